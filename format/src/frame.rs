@@ -1,0 +1,101 @@
+//! Small values behind a length, a schema number and a keyed checksum; bincode inside.
+//!
+//! ```text
+//! 0      kind
+//! 1      schema of that kind
+//! 2..4   zero
+//! 4..8   length of the payload
+//! 8..    the payload: bincode, little-endian, variable-length integers
+//! last 4 CRC-32, keyed by the value's place
+//! ```
+//! bincode is unmaintained and frozen at 2.0.1. It stays behind this frame, which checks length and CRC first,
+//! and it always runs with a byte limit; nothing on a hot path goes through it.
+
+use crate::bytes::{Reader, split_crc};
+use crate::limits::METADATA_LEN_MAX;
+use crate::{DecodeError, Place};
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::{BorrowDecode, Encode};
+
+/// Bytes a frame adds to its payload.
+pub const OVERHEAD: usize = 12;
+
+/// How deep decoding may still descend; the context of every framed decoder.
+#[derive(Debug)]
+pub struct Depth(pub(crate) u32);
+
+/// A value that can be framed.
+pub trait Framed: Encode + for<'de> BorrowDecode<'de, Depth> {
+    /// Which kind of value; part of the format.
+    const KIND: u8;
+    /// Which version of its fields; part of the format.
+    const SCHEMA: u8;
+    /// What to call it in an error.
+    const WHAT: &'static str;
+}
+
+const CONFIG: Configuration<LittleEndian, Varint, Limit<METADATA_LEN_MAX>> =
+    bincode::config::standard().with_limit::<METADATA_LEN_MAX>();
+
+/// Frames a value for its place.
+///
+/// # Errors
+/// [`Limit`](DecodeError::Limit) when the payload is longer than [`METADATA_LEN_MAX`].
+pub fn seal<T: Framed>(value: &T, place: Place) -> Result<Vec<u8>, DecodeError> {
+    let payload = bincode::encode_to_vec(value, CONFIG)
+        .map_err(|cause| DecodeError::Malformed { what: T::WHAT, cause: cause.to_string() })?;
+    if payload.len() > METADATA_LEN_MAX {
+        return Err(DecodeError::Limit {
+            what: T::WHAT,
+            found: payload.len() as u64,
+            max: METADATA_LEN_MAX as u64,
+        });
+    }
+    let mut out = Vec::with_capacity(payload.len().saturating_add(OVERHEAD));
+    out.extend_from_slice(&[T::KIND, T::SCHEMA, 0, 0]);
+    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&payload);
+    out.extend_from_slice(&place.crc(&[&out]).to_le_bytes());
+    Ok(out)
+}
+
+/// Opens what [`seal`] made for the same place.
+///
+/// # Errors
+/// Any damage, another kind, a newer schema, a payload that does not end where its length says.
+pub fn open<T: Framed>(bytes: &[u8], place: Place) -> Result<T, DecodeError> {
+    let (body, crc) = split_crc(T::WHAT, bytes)?;
+    if place.crc(&[body]) != crc {
+        return Err(DecodeError::Checksum { what: T::WHAT });
+    }
+    let mut reader = Reader::new(T::WHAT, body);
+    let kind = reader.u8()?;
+    if kind != T::KIND {
+        return Err(DecodeError::Invalid { what: "the kind of a frame", found: kind.into() });
+    }
+    let schema = reader.u8()?;
+    if schema != T::SCHEMA {
+        return Err(DecodeError::TooNew { what: T::WHAT, found: schema.into(), known: T::SCHEMA.into() });
+    }
+    let reserved = reader.u16()?;
+    if reserved != 0 {
+        return Err(DecodeError::Invalid { what: "reserved bytes of a frame", found: reserved.into() });
+    }
+    let len = reader.u32()?;
+    if len as usize > METADATA_LEN_MAX {
+        return Err(DecodeError::Limit { what: T::WHAT, found: len.into(), max: METADATA_LEN_MAX as u64 });
+    }
+    let payload = reader.take(len as usize)?;
+    reader.finish()?;
+    decode_payload(payload)
+}
+
+pub(crate) fn decode_payload<T: Framed>(payload: &[u8]) -> Result<T, DecodeError> {
+    let depth = Depth(crate::limits::METADATA_NESTING_MAX);
+    let (value, used) = bincode::borrow_decode_from_slice_with_context(payload, CONFIG, depth)
+        .map_err(|cause| DecodeError::Malformed { what: T::WHAT, cause: cause.to_string() })?;
+    match payload.len().saturating_sub(used) {
+        0 => Ok(value),
+        bytes => Err(DecodeError::Trailing { what: T::WHAT, bytes: bytes as u64 }),
+    }
+}

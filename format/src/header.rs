@@ -1,0 +1,221 @@
+//! What a store is: 128 bytes that are written once, when it is created.
+
+use crate::bytes::{Reader, split_crc};
+use crate::limits::CAPACITY_MAX;
+use crate::{DecodeError, Fingerprint, RecordShape, StoreUuid};
+
+const WHAT: &str = "an apcm store header";
+const MAGIC: [u8; 8] = *b"\x89APCM\r\n\x1a";
+const MAJOR: u16 = 1;
+const MINOR: u16 = 0;
+const LEN: usize = 128;
+
+/// Feature bits in the manner of ext4: what a reader may do when it meets one it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// Unknown bits may be ignored.
+    pub compatible: u64,
+    /// Unknown bits allow reading, never writing.
+    pub read_only_compatible: u64,
+    /// Unknown bits forbid opening.
+    pub incompatible: u64,
+}
+
+impl Features {
+    /// Bits of `read_only_compatible` this version writes correctly.
+    pub const READ_ONLY_COMPATIBLE_KNOWN: u64 = 0;
+    /// Bits of `incompatible` this version understands.
+    pub const INCOMPATIBLE_KNOWN: u64 = 0;
+
+    /// Whether this version may write to a store with these features.
+    pub fn writable(&self) -> bool {
+        self.read_only_compatible & !Self::READ_ONLY_COMPATIBLE_KNOWN == 0
+    }
+}
+
+/// Who makes room in a full store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PolicyKind {
+    /// Least frequently used, the oldest among equals: the paper's rule.
+    Lfu,
+}
+
+/// What nearness means in this store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Similarity {
+    /// Approximates the cosine of the records.
+    Cosine,
+    /// Approximates the cosine about the mean of the training data: better when all records share a large mean.
+    CentredCosine,
+}
+
+/// What a store is. Written once; what changes with every commit is [`StoreState`](crate::StoreState).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreHeader {
+    /// The store's name, which keys its checksums.
+    pub uuid: StoreUuid,
+    /// Feature bits.
+    pub features: Features,
+    /// How many slots.
+    pub capacity: u32,
+    /// Who makes room.
+    pub policy: PolicyKind,
+    /// What cosine compares.
+    pub similarity: Similarity,
+    /// Shape of every record.
+    pub shape: RecordShape,
+    /// Length of a search vector.
+    pub search_dims: u32,
+    /// The codec that wrote the codes.
+    pub fingerprint: Fingerprint,
+    /// When the store was created, in seconds since 1970.
+    pub created_at: u64,
+}
+
+impl StoreHeader {
+    /// Lays the header out.
+    pub fn encode(&self) -> [u8; LEN] {
+        let mut out = Vec::with_capacity(LEN);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&MAJOR.to_le_bytes());
+        out.extend_from_slice(&MINOR.to_le_bytes());
+        out.extend_from_slice(&(LEN as u32).to_le_bytes());
+        out.extend_from_slice(&self.features.compatible.to_le_bytes());
+        out.extend_from_slice(&self.features.read_only_compatible.to_le_bytes());
+        out.extend_from_slice(&self.features.incompatible.to_le_bytes());
+        out.extend_from_slice(&self.uuid.0);
+        out.extend_from_slice(&self.capacity.to_le_bytes());
+        let (rank, dims) = self.shape.stored();
+        let policy = match self.policy {
+            PolicyKind::Lfu => 0,
+        };
+        let similarity = match self.similarity {
+            Similarity::Cosine => 0,
+            Similarity::CentredCosine => 1,
+        };
+        out.extend_from_slice(&[policy, similarity, rank, 0]);
+        for dim in dims {
+            out.extend_from_slice(&dim.to_le_bytes());
+        }
+        out.extend_from_slice(&self.search_dims.to_le_bytes());
+        out.extend_from_slice(&self.fingerprint.0);
+        out.extend_from_slice(&self.created_at.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
+        let mut bytes = [0; LEN];
+        for (to, from) in bytes.iter_mut().zip(out) {
+            *to = from;
+        }
+        bytes
+    }
+
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// [`Magic`](DecodeError::Magic) when the bytes are something else, [`TooNew`](DecodeError::TooNew) for a
+    /// newer major version or unknown incompatible features, and the other variants for damage.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(WHAT, bytes);
+        if reader.array()? != MAGIC {
+            return Err(DecodeError::Magic { what: WHAT });
+        }
+        // The version is looked at before the checksum: a newer version may lay out, and check, the rest differently.
+        let major = reader.u16()?;
+        if major > MAJOR {
+            return Err(DecodeError::TooNew { what: WHAT, found: major.into(), known: MAJOR.into() });
+        }
+        let (body, crc) = split_crc(WHAT, bytes)?;
+        if crc32fast::hash(body) != crc {
+            return Err(DecodeError::Checksum { what: WHAT });
+        }
+        if major == 0 {
+            return Err(DecodeError::Invalid { what: "the format's major version", found: 0 });
+        }
+        let _minor = reader.u16()?;
+        let len = reader.u32()?;
+        if len as usize != LEN {
+            return Err(DecodeError::Invalid { what: "the header's length", found: len.into() });
+        }
+        let features = Features {
+            compatible: reader.u64()?,
+            read_only_compatible: reader.u64()?,
+            incompatible: reader.u64()?,
+        };
+        if features.incompatible & !Features::INCOMPATIBLE_KNOWN != 0 {
+            return Err(DecodeError::TooNew {
+                what: "a feature of this store",
+                found: features.incompatible,
+                known: Features::INCOMPATIBLE_KNOWN,
+            });
+        }
+        let uuid = StoreUuid(reader.array()?);
+        let capacity = reader.u32()?;
+        if capacity == 0 || capacity > CAPACITY_MAX {
+            return Err(DecodeError::Limit {
+                what: "the capacity",
+                found: capacity.into(),
+                max: CAPACITY_MAX.into(),
+            });
+        }
+        let policy = match reader.u8()? {
+            0 => PolicyKind::Lfu,
+            other => {
+                return Err(DecodeError::TooNew {
+                    what: "the store's policy",
+                    found: other.into(),
+                    known: 0,
+                });
+            }
+        };
+        let similarity = match reader.u8()? {
+            0 => Similarity::Cosine,
+            1 => Similarity::CentredCosine,
+            other => {
+                return Err(DecodeError::TooNew {
+                    what: "the store's similarity",
+                    found: other.into(),
+                    known: 1,
+                });
+            }
+        };
+        let rank = reader.u8()?;
+        let reserved = reader.u8()?;
+        if reserved != 0 {
+            return Err(DecodeError::Invalid {
+                what: "a reserved byte of the header",
+                found: reserved.into(),
+            });
+        }
+        let stored = [reader.u32()?, reader.u32()?, reader.u32()?];
+        let axes: Vec<usize> = stored.iter().take(usize::from(rank)).map(|&dim| dim as usize).collect();
+        let shape = RecordShape::new(&axes)
+            .ok()
+            .filter(|shape| shape.stored() == (rank, stored))
+            .ok_or(DecodeError::Invalid { what: "the record shape", found: rank.into() })?;
+        let search_dims = reader.u32()?;
+        // One more than the record has: the part of the mean that no kept axis carries.
+        let search_dims_max = shape.values() as u64 + 1;
+        if search_dims == 0 || u64::from(search_dims) > search_dims_max {
+            return Err(DecodeError::Limit {
+                what: "the length of a search vector",
+                found: search_dims.into(),
+                max: search_dims_max,
+            });
+        }
+        let fingerprint = Fingerprint(reader.array()?);
+        let created_at = reader.u64()?;
+        let reserved = reader.u32()?;
+        if reserved != 0 {
+            return Err(DecodeError::Invalid {
+                what: "reserved bytes of the header",
+                found: reserved.into(),
+            });
+        }
+        let _crc = reader.u32()?;
+        reader.finish()?;
+        Ok(Self { uuid, features, capacity, policy, similarity, shape, search_dims, fingerprint, created_at })
+    }
+}

@@ -1,0 +1,40 @@
+//! What changes with every commit.
+
+use crate::frame::Framed;
+use bincode::{BorrowDecode, Encode};
+
+/// The store's own counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, BorrowDecode)]
+pub struct StoreState {
+    /// The sequence number the next write gets.
+    pub next_seq: u64,
+    /// Counted reads in the store's life, as far as they were flushed.
+    pub reads: u64,
+    /// Memories that left because the store was full.
+    pub evictions: u64,
+    /// Those among them that nobody had ever read.
+    pub evictions_never_read: u64,
+}
+
+impl Framed for StoreState {
+    const KIND: u8 = 2;
+    const SCHEMA: u8 = 1;
+    const WHAT: &'static str = "the store's state";
+}
+
+/// How far a dataset has been ingested; committed with the batch it describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct IngestPosition {
+    /// The first record that is not in the store yet.
+    pub next: u64,
+    /// How many records the source had.
+    pub total: u64,
+    /// Length of the source in bytes: another length is another source.
+    pub source_bytes: u64,
+}
+
+impl Framed for IngestPosition {
+    const KIND: u8 = 3;
+    const SCHEMA: u8 = 1;
+    const WHAT: &'static str = "an ingest position";
+}

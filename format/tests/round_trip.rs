@@ -1,0 +1,141 @@
+//! Laws: what is written is read back equal, and only from the place it was written for.
+
+use apcm_format::{
+    CodecImage, CounterChunk, DecodeError, ElementType, Features, Fingerprint, IngestPosition, NamedTensor,
+    Place, PlainConfig, PolicyKind, RecordShape, Similarity, SlotFlags, SlotKind, SlotMetadata, SlotRecord,
+    StoreHeader, StoreState, StoreUuid, StoredReal, Table, Value, frame, limits,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+
+fn place() -> impl Strategy<Value = Place> {
+    (any::<[u8; 16]>(), any::<u64>())
+        .prop_map(|(uuid, key)| Place::numbered(StoreUuid(uuid), Table::Slots, key))
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(Value::Int),
+        (-1e300..1e300).prop_map(Value::Float),
+        ".{0,20}".prop_map(Value::Text),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..6).prop_map(Value::List),
+            btree_map("[a-z]{1,8}", inner, 0..6).prop_map(Value::Map),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn slot_record(
+        place in place(), other in place(), pinned: bool, without_predictor: bool, seq in 0..(1_u64 << 48),
+        written_at: u32, expires_at: Option<u32>, last_access: Option<u32>, policy_word: Option<u32>,
+        error in 0.0_f32..1e9, norm in 0.0_f32..1e9, code in vec(any::<u8>(), 0..300),
+    ) {
+        let record = SlotRecord {
+            kind: SlotKind::Record,
+            flags: SlotFlags { pinned, without_predictor },
+            seq, written_at, expires_at, last_access, policy_word,
+            error: StoredReal::at_least(error),
+            norm: StoredReal::at_least(norm),
+            code: &code,
+        };
+        let bytes = record.encode(place).unwrap();
+        prop_assert_eq!(SlotRecord::decode(&bytes, place).unwrap(), record);
+        if last_access.is_none() && policy_word.is_none() {
+            prop_assert!(bytes.len() <= code.len() + limits::SLOT_OVERHEAD_MAX);
+        }
+        if other != place {
+            let refused = SlotRecord::decode(&bytes, other).is_err();
+            prop_assert!(refused);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_slot_record_is_noticed(code in vec(any::<u8>(), 0..40), bit in any::<prop::sample::Index>()) {
+        let place = Place::numbered(StoreUuid([3; 16]), Table::Slots, 9);
+        let mut bytes = SlotRecord {
+            kind: SlotKind::Record, flags: SlotFlags::default(), seq: 5, written_at: 6, expires_at: None,
+            last_access: None, policy_word: None, error: StoredReal::at_least(0.1), norm: StoredReal::at_least(2.0),
+            code: &code,
+        }.encode(place).unwrap();
+        let bit = bit.index(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let noticed = matches!(SlotRecord::decode(&bytes, place), Err(DecodeError::Checksum { .. }));
+        prop_assert!(noticed);
+    }
+
+    #[test]
+    fn header(
+        uuid: [u8; 16], compatible: u64, capacity in 1..=limits::CAPACITY_MAX, centred: bool,
+        dims in vec(1_usize..200, 1..=3), fingerprint: [u8; 32], created_at: u64,
+    ) {
+        let header = StoreHeader {
+            uuid: StoreUuid(uuid),
+            features: Features { compatible, ..Features::default() },
+            capacity,
+            policy: PolicyKind::Lfu,
+            similarity: if centred { Similarity::CentredCosine } else { Similarity::Cosine },
+            shape: RecordShape::new(&dims).unwrap(),
+            search_dims: 1,
+            fingerprint: Fingerprint(fingerprint),
+            created_at,
+        };
+        let bytes = header.encode();
+        prop_assert_eq!(StoreHeader::decode(&bytes).unwrap(), header);
+        for len in 0..bytes.len() {
+            prop_assert!(StoreHeader::decode(&bytes[..len]).is_err());
+        }
+    }
+
+    #[test]
+    fn counter_chunk(place in place(), counts in vec(any::<u32>(), limits::COUNTERS_PER_CHUNK)) {
+        let chunk = CounterChunk { counts: counts.try_into().unwrap() };
+        prop_assert_eq!(CounterChunk::decode(&chunk.encode(place), place).unwrap(), chunk);
+    }
+
+    #[test]
+    fn slot_metadata(place in place(), key in prop::option::of(vec(any::<u8>(), 1..100)), values in btree_map("[a-z]{1,8}", value(), 0..6)) {
+        let metadata = SlotMetadata { key, values };
+        let bytes = frame::seal(&metadata, place).unwrap();
+        prop_assert_eq!(frame::open::<SlotMetadata>(&bytes, place).unwrap(), metadata);
+    }
+
+    #[test]
+    fn state(place in place(), next_seq: u64, reads: u64, evictions: u64, evictions_never_read: u64) {
+        let state = StoreState { next_seq, reads, evictions, evictions_never_read };
+        let bytes = frame::seal(&state, place).unwrap();
+        prop_assert_eq!(frame::open::<StoreState>(&bytes, place).unwrap(), state);
+        let other_kind = frame::open::<IngestPosition>(&bytes, place).is_err();
+        prop_assert!(other_kind);
+    }
+
+    #[test]
+    fn codec_image(names in prop::collection::btree_set("[a-z.]{1,12}", 0..5), rows in 0_u32..7) {
+        let (rank, shape) = RecordShape::new(&[4, 4]).unwrap().to_stored();
+        let mut image = CodecImage::new("plain", &PlainConfig { shape, rank, kept: 3 }).unwrap();
+        for (i, name) in names.into_iter().enumerate() {
+            image.tensors.push(NamedTensor {
+                name, element: ElementType::F16, dims: vec![rows, 3], bytes: vec![i as u8; rows as usize * 6],
+            });
+        }
+        let bytes = image.encode().unwrap();
+        prop_assert_eq!(CodecImage::decode(&bytes).unwrap(), image);
+        for len in 0..bytes.len() {
+            prop_assert!(CodecImage::decode(&bytes[..len]).is_err());
+        }
+    }
+
+    #[test]
+    fn any_bytes_give_a_value_or_an_error(place in place(), bytes in vec(any::<u8>(), 0..400)) {
+        let _ = StoreHeader::decode(&bytes);
+        let _ = SlotRecord::decode(&bytes, place);
+        let _ = CounterChunk::decode(&bytes, place);
+        let _ = frame::open::<SlotMetadata>(&bytes, place);
+        let _ = CodecImage::decode(&bytes);
+    }
+}

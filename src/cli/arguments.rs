@@ -1,0 +1,333 @@
+//! Arguments of every command.
+
+use super::Outcome;
+use crate::{Device, Preset, Similarity};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// An embedded store for memories: one file, a fixed number of slots, a learned codec.
+#[derive(Debug, Parser)]
+#[command(
+    name = "apcm",
+    version,
+    after_help = "Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 not a store or damaged, 5 in use, \
+                  6 another codec, 7 needs recovery.\n\n\
+                  Examples:\n  \
+                  apcm demo\n  \
+                  apcm train embeddings.npy --bytes 64 --out text.codec\n  \
+                  apcm create memory.apcm --codec text.codec --capacity 10000\n  \
+                  apcm ingest memory.apcm embeddings.npy --keys row\n  \
+                  apcm search memory.apcm --queries query.npy --k 5 --json"
+)]
+pub(super) struct Arguments {
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Train on real images, fill a store, forget, read back, reopen: the whole of apcm in a minute
+    #[command(after_help = "Examples:\n  apcm demo\n  apcm demo --out /tmp/demo --json")]
+    Demo(Demo),
+    /// Train a codec on a dataset (.npy, idx, idx.gz)
+    #[command(after_help = "Examples:\n  apcm train images-idx3-ubyte.gz --bytes 32 --out images.codec\n  \
+                            apcm train embeddings.npy --quantizer i8 --bytes 128 --out text.codec")]
+    Train(Train),
+    /// Create an empty store with a codec inside
+    #[command(after_help = "Example:\n  apcm create memory.apcm --codec text.codec --capacity 10000")]
+    Create(Create),
+    /// Put a whole dataset into a store, resumably
+    #[command(after_help = "Examples:\n  apcm ingest memory.apcm embeddings.npy --keys row\n  \
+                            apcm ingest memory.apcm notes.npy --keys id --metadata notes.jsonl --resume")]
+    Ingest(Ingest),
+    /// Insert the records of a file, without keys
+    #[command(
+        after_help = "Example:\n  apcm insert memory.apcm record.npy --metadata '{\"kind\": \"note\"}'"
+    )]
+    Insert(Insert),
+    /// Put one record under a key, replacing what was there
+    #[command(
+        after_help = "Example:\n  apcm put memory.apcm user/42 record.npy --metadata '{\"kind\": \"note\"}'"
+    )]
+    Put(Put),
+    /// Write the record with a key to a file; not counted as an access
+    #[command(after_help = "Example:\n  apcm get memory.apcm user/42 --out record.npy")]
+    Get(Get),
+    /// Remove the memory with a key
+    #[command(after_help = "Example:\n  apcm remove memory.apcm user/42")]
+    Remove(Remove),
+    /// Make a memory never a victim, or a possible one again
+    #[command(after_help = "Examples:\n  apcm pin memory.apcm user/42\n  apcm pin memory.apcm user/42 --off")]
+    Pin(Pin),
+    /// Find the nearest memories of each query; not counted as accesses
+    #[command(
+        after_help = "Example:\n  apcm search memory.apcm --queries q.npy --k 5 --filter \"kind = 'note'\""
+    )]
+    Search(Search),
+    /// List memories in slot order
+    #[command(after_help = "Example:\n  apcm list memory.apcm --filter \"year >= 2025\" --limit 20")]
+    List(List),
+    /// Write all records, reconstructed, to a folder: records.npy and records.jsonl
+    #[command(after_help = "Example:\n  apcm export memory.apcm --out backup/")]
+    Export(Export),
+    /// Show a store in numbers
+    #[command(after_help = "Examples:\n  apcm stats memory.apcm --json\n  apcm stats memory.apcm --recover")]
+    Stats(Stats),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  apcm completions bash > /etc/bash_completion.d/apcm")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Folder for memory.apcm and the pictures
+    #[arg(long, default_value = "apcm-demo")]
+    pub(super) out: PathBuf,
+    /// Images to use instead of those of the project: idx or idx.gz, 10,000 of 28x28
+    #[arg(long)]
+    pub(super) data: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, default_value = "cpu")]
+    pub(super) device: Device,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Quantizer {
+    /// Bits where the variance is
+    Allocated,
+    /// One byte a value
+    I8,
+    /// Two bytes a value
+    F16,
+    /// Four bytes a value
+    F32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum PresetName {
+    /// Principal axes first; every stage kept only if it pays
+    Ordered,
+    /// The ApCM network as published
+    Paper,
+}
+
+impl From<PresetName> for Preset {
+    fn from(name: PresetName) -> Self {
+        match name {
+            PresetName::Ordered => Self::Ordered,
+            PresetName::Paper => Self::Paper,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum SimilarityName {
+    /// Cosine of the records
+    Cosine,
+    /// Cosine about the mean of the training data: better for images
+    CentredCosine,
+}
+
+impl From<SimilarityName> for Similarity {
+    fn from(name: SimilarityName) -> Self {
+        match name {
+            SimilarityName::Cosine => Self::Cosine,
+            SimilarityName::CentredCosine => Self::CentredCosine,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Train {
+    /// The dataset; its first axis counts the records
+    pub(super) data: PathBuf,
+    /// Bytes of a code
+    #[arg(long)]
+    pub(super) bytes: usize,
+    /// File for the codec
+    #[arg(long)]
+    pub(super) out: PathBuf,
+    /// How coordinates become bytes
+    #[arg(long, value_enum, default_value = "allocated")]
+    pub(super) quantizer: Quantizer,
+    /// Which network
+    #[arg(long, value_enum, default_value = "ordered")]
+    pub(super) preset: PresetName,
+    /// Use the first N records only
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+    /// Most steps of each stage; 0 fits rotation and quantizer and trains nothing
+    #[arg(long, default_value_t = 2_000)]
+    pub(super) steps: usize,
+    /// Most minutes
+    #[arg(long, default_value_t = 5.0)]
+    pub(super) minutes: f64,
+    /// Seed of the split, the weights and the batches
+    #[arg(long, default_value_t = 42)]
+    pub(super) seed: u64,
+    /// Couplings to try after the predictor
+    #[arg(long)]
+    pub(super) couplings: Option<usize>,
+    /// Where to compute: cpu, ndarray or wgpu
+    #[arg(long, default_value = "cpu")]
+    pub(super) device: Device,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// File for the store
+    pub(super) store: PathBuf,
+    /// The codec that `apcm train` wrote
+    #[arg(long)]
+    pub(super) codec: PathBuf,
+    /// How many slots
+    #[arg(long)]
+    pub(super) capacity: u32,
+    /// What nearness means
+    #[arg(long, value_enum, default_value = "cosine")]
+    pub(super) similarity: SimilarityName,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ingest {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The dataset: .npy (f16, f32, f64, u8), idx or idx.gz
+    pub(super) data: PathBuf,
+    /// Keys: `row` for row numbers, or a field of the JSONL file
+    #[arg(long)]
+    pub(super) keys: Option<String>,
+    /// JSONL file with one object a record (.gz too); its fields become metadata
+    #[arg(long)]
+    pub(super) metadata: Option<PathBuf>,
+    /// Most records of a transaction
+    #[arg(long, default_value_t = 1_024)]
+    pub(super) batch: usize,
+    /// Go on where an earlier run stopped
+    #[arg(long)]
+    pub(super) resume: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Attributes {
+    /// Metadata, a JSON object
+    #[arg(long, value_name = "JSON")]
+    pub(super) metadata: Option<String>,
+    /// Never a victim
+    #[arg(long)]
+    pub(super) pin: bool,
+    /// Seconds until it counts as free
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) ttl: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Insert {
+    /// The store
+    pub(super) store: PathBuf,
+    /// One record, or many along the first axis
+    pub(super) data: PathBuf,
+    #[command(flatten)]
+    pub(super) attributes: Attributes,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Put {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The key
+    pub(super) key: String,
+    /// The record
+    pub(super) data: PathBuf,
+    #[command(flatten)]
+    pub(super) attributes: Attributes,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Get {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The key
+    pub(super) key: String,
+    /// File for the record, .npy
+    #[arg(long)]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The key
+    pub(super) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pin {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The key
+    pub(super) key: String,
+    /// Unpin
+    #[arg(long)]
+    pub(super) off: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Search {
+    /// The store
+    pub(super) store: PathBuf,
+    /// One query, or many along the first axis
+    #[arg(long)]
+    pub(super) queries: PathBuf,
+    /// How many hits
+    #[arg(long, default_value_t = 10)]
+    pub(super) k: usize,
+    /// Least cosine of a hit
+    #[arg(long, allow_negative_numbers = true)]
+    pub(super) min_similarity: Option<f32>,
+    /// Condition on metadata, such as: kind = 'note' and year >= 2025
+    #[arg(long)]
+    pub(super) filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Condition on metadata
+    #[arg(long)]
+    pub(super) filter: Option<String>,
+    /// Most memories to list
+    #[arg(long)]
+    pub(super) limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Folder for records.npy and records.jsonl
+    #[arg(long)]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Stats {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Open the store for writing first: recovers a file that was not closed cleanly
+    #[arg(long)]
+    pub(super) recover: bool,
+}
+
+pub(super) fn completions(shell: clap_complete::Shell) -> Outcome {
+    clap_complete::generate(shell, &mut Arguments::command(), "apcm", &mut std::io::stdout());
+    Ok(())
+}

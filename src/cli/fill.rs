@@ -1,0 +1,157 @@
+//! Commands that write: `create`, `ingest`, `insert`, `put`, `remove`, `pin`.
+
+use super::arguments::{Attributes, Create, Ingest, Insert, Pin, Put, Remove};
+use super::{Failure, Outcome, output};
+use crate::codec::{Device, load};
+use crate::error::Error;
+use crate::ingest::{Dataset, Ingest as LibraryIngest, Keys};
+use crate::store::{self, Store};
+use serde_json::json;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+pub(super) fn create(arguments: &Create, json: bool) -> Outcome {
+    let image = std::fs::read(&arguments.codec).map_err(Error::io(&arguments.codec))?;
+    let codec = load(&image, Device::Cpu)?;
+    let store = Store::builder()
+        .capacity(arguments.capacity)
+        .similarity(arguments.similarity.into())
+        .create_boxed(&arguments.store, codec)?;
+    let description = store.description();
+    let document = json!({
+        "store": arguments.store.display().to_string(),
+        "capacity": description.capacity,
+        "record_shape": description.shape.dims(),
+        "fingerprint": store.fingerprint().to_string(),
+    });
+    store.close()?;
+    output::result(json, &document, || {
+        format!(
+            "{}: {} slots for records {}",
+            arguments.store.display(),
+            description.capacity,
+            description.shape
+        )
+    })
+}
+
+pub(super) fn ingest(arguments: &Ingest, json: bool) -> Outcome {
+    let store = Store::open(&arguments.store)?;
+    let dataset = Dataset::open_as(&arguments.data, store.description().shape)?;
+    let keys = match arguments.keys.as_deref() {
+        None => Keys::None,
+        Some("row") => Keys::Row,
+        Some(field) => Keys::Field(field.to_owned()),
+    };
+    let bar = output::bar(dataset.len(), "ingesting");
+    let mut ingest = LibraryIngest::new(&store, &dataset)
+        .keys(keys)
+        .batch(arguments.batch)
+        .resume(arguments.resume)
+        .progress(|progress| {
+            bar.set_position(progress.done);
+            ControlFlow::Continue(())
+        });
+    if let Some(path) = &arguments.metadata {
+        ingest = ingest.metadata_from(path);
+    }
+    let report = ingest.run()?;
+    bar.finish_and_clear();
+    store.close()?;
+    output::result(json, &report, || {
+        let rate = report.ingested as f64 / report.seconds.max(1e-9);
+        format!(
+            "{} records from row {}, {} evicted, mean error {:.3e}, {:.0} records/s",
+            output::count(report.ingested),
+            report.first,
+            output::count(report.evicted),
+            report.mean_error,
+            rate
+        )
+    })
+}
+
+pub(super) fn insert(arguments: &Insert, json: bool) -> Outcome {
+    let store = Store::open(&arguments.store)?;
+    let records = Dataset::open_as(&arguments.data, store.description().shape)?.load()?;
+    if records.is_empty() {
+        return Err(Error::argument("the records to insert", "at least one", "none").into());
+    }
+    let attributes = attributes(&arguments.attributes)?;
+    let mut transaction = store.begin_write();
+    transaction.write_all(&records, std::iter::repeat_n((None, attributes), records.len()))?;
+    let done = transaction.commit()?;
+    store.close()?;
+    let evicted: Vec<_> = done.evicted.iter().map(evicted_json).collect();
+    let ids: Vec<String> = done.ids.iter().map(ToString::to_string).collect();
+    output::result(json, &json!({ "ids": ids, "errors": done.errors, "evicted": evicted }), || {
+        let lines = ids.iter().zip(&done.errors).map(|(id, error)| format!("{id}  error {error:.3e}"));
+        lines.chain(done.evicted.iter().map(evicted_text)).collect::<Vec<_>>().join("\n")
+    })
+}
+
+pub(super) fn put(arguments: &Put, json: bool) -> Outcome {
+    let store = Store::open(&arguments.store)?;
+    let records = Dataset::open_as(&arguments.data, store.description().shape)?.load()?;
+    if records.len() != 1 {
+        return Err(Error::argument("the records to put under one key", "1", records.len()).into());
+    }
+    let put = store.put(arguments.key.as_bytes(), &records.get(0), attributes(&arguments.attributes)?)?;
+    store.close()?;
+    let evicted: Vec<_> = put.evicted.iter().map(evicted_json).collect();
+    let document = json!({ "id": put.id.to_string(), "error": put.error, "evicted": evicted });
+    output::result(json, &document, || {
+        let first = format!("{}  error {:.3e}", put.id, put.error);
+        [first].into_iter().chain(put.evicted.iter().map(evicted_text)).collect::<Vec<_>>().join("\n")
+    })
+}
+
+pub(super) fn remove(arguments: &Remove, json: bool) -> Outcome {
+    let store = Store::open(&arguments.store)?;
+    let removed = store.remove(arguments.key.as_bytes())?;
+    store.close()?;
+    if !removed {
+        return Err(Failure::NoKey(arguments.key.clone()));
+    }
+    output::result(json, &json!({ "removed": true }), || "removed".to_owned())
+}
+
+pub(super) fn pin(arguments: &Pin, json: bool) -> Outcome {
+    let store = Store::open(&arguments.store)?;
+    let key = arguments.key.as_bytes();
+    let id = store.id_of(key)?.ok_or_else(|| Failure::NoKey(arguments.key.clone()))?;
+    store.pin(id, !arguments.off)?;
+    store.close()?;
+    let word = if arguments.off { "unpinned" } else { "pinned" };
+    output::result(json, &json!({ "id": id.to_string(), "pinned": !arguments.off }), || word.to_owned())
+}
+
+fn attributes(arguments: &Attributes) -> Result<store::Attributes, Error> {
+    let mut attributes = store::Attributes::default();
+    if let Some(text) = &arguments.metadata {
+        let metadata = serde_json::from_str(text)
+            .map_err(|error| Error::argument("metadata", "a JSON object", format!("{text:?} ({error})")))?;
+        attributes = attributes.with_metadata(metadata);
+    }
+    if arguments.pin {
+        attributes = attributes.pinned();
+    }
+    if let Some(seconds) = arguments.ttl {
+        attributes = attributes.expiring_in(Duration::from_secs(seconds));
+    }
+    Ok(attributes)
+}
+
+fn evicted_json(evicted: &store::Evicted) -> serde_json::Value {
+    json!({
+        "id": evicted.id.to_string(),
+        "key": evicted.key.as_deref().map(output::key_text),
+        "metadata": evicted.metadata,
+        "count": evicted.count,
+    })
+}
+
+fn evicted_text(evicted: &store::Evicted) -> String {
+    let key = evicted.key.as_deref().map_or("no key".to_owned(), output::key_text);
+    format!("evicted {} ({key}), read {} times", evicted.id, evicted.count)
+}

@@ -1,0 +1,189 @@
+//! Commands that read: `get`, `search`, `list`, `export`, `stats`. They open the store for reading and count nothing.
+
+use super::arguments::{Export, Get, List, Search, Stats};
+use super::{Failure, Outcome, output};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::ingest::{Dataset, npy};
+use crate::store::{Entry, Store};
+use serde_json::json;
+use std::io::Write;
+
+/// Records that are decoded at a time.
+const EXPORT_BATCH: usize = 512;
+
+pub(super) fn get(arguments: &Get, json: bool) -> Outcome {
+    let store = Store::open_read_only(&arguments.store)?;
+    let memory =
+        store.peek_key(arguments.key.as_bytes())?.ok_or_else(|| Failure::NoKey(arguments.key.clone()))?;
+    npy::write(&arguments.out, &memory.record.shape().dims(), memory.record.values())?;
+    let document = json!({
+        "id": memory.id.to_string(),
+        "key": arguments.key,
+        "error": memory.error,
+        "metadata": memory.metadata,
+        "out": arguments.out.display().to_string(),
+    });
+    output::result(json, &document, || {
+        let shape = memory.record.shape();
+        format!("{}  {shape}, error {:.3e}, in {}", memory.id, memory.error, arguments.out.display())
+    })
+}
+
+pub(super) fn search(arguments: &Search, json: bool) -> Outcome {
+    let store = Store::open_read_only(&arguments.store)?;
+    let queries = Dataset::open_as(&arguments.queries, store.description().shape)?.load()?;
+    let mut search = store.search_many(&queries).k(arguments.k);
+    if let Some(floor) = arguments.min_similarity {
+        search = search.min_similarity(floor);
+    }
+    if let Some(filter) = &arguments.filter {
+        search = search.filter(filter)?;
+    }
+    let answers = search.run_all()?;
+    let document: Vec<_> = answers
+        .iter()
+        .map(|hits| {
+            let hits: Vec<_> = hits
+                .iter()
+                .map(|hit| {
+                    json!({
+                        "slot": hit.id.slot,
+                        "seq": hit.id.seq,
+                        "key": hit.key.as_deref().map(output::key_text),
+                        "similarity": hit.similarity,
+                        "error": hit.error,
+                        "metadata": hit.metadata,
+                    })
+                })
+                .collect();
+            json!({ "hits": hits })
+        })
+        .collect();
+    output::result(json, &document, || {
+        let mut lines = Vec::new();
+        for (query, hits) in answers.iter().enumerate() {
+            lines.push(format!("query {query}: {} hits", hits.len()));
+            for hit in hits {
+                let key = hit.key.as_deref().map_or("-".to_owned(), output::key_text);
+                lines.push(format!("  {:.4}  {key}  {}  error {:.3e}", hit.similarity, hit.id, hit.error));
+            }
+        }
+        lines.join("\n")
+    })
+}
+
+pub(super) fn list(arguments: &List, json: bool) -> Outcome {
+    let store = Store::open_read_only(&arguments.store)?;
+    let filter = arguments.filter.as_deref().map(Filter::parse).transpose()?;
+    let mut rows = Vec::new();
+    for entry in store.iter()? {
+        let entry = entry?;
+        if arguments.limit.is_some_and(|limit| rows.len() == limit) {
+            break;
+        }
+        if filter.as_ref().is_none_or(|filter| filter.matches(entry.metadata())) {
+            rows.push(entry);
+        }
+    }
+    let document: Vec<_> = rows.iter().map(describe).collect();
+    output::result(json, &document, || {
+        let mut lines = vec![format!("{:>12}  {:>6}  {:>9}  {:>3}  key", "id", "reads", "error", "pin")];
+        lines.extend(rows.iter().map(|entry| {
+            let key = entry.key().map_or("-".to_owned(), output::key_text);
+            let pin = if entry.is_pinned() { "yes" } else { "" };
+            format!(
+                "{:>12}  {:>6}  {:>9.3e}  {pin:>3}  {key}",
+                entry.id().to_string(),
+                entry.count(),
+                entry.error()
+            )
+        }));
+        lines.join("\n")
+    })
+}
+
+pub(super) fn export(arguments: &Export, json: bool) -> Outcome {
+    let store = Store::open_read_only(&arguments.store)?;
+    let out = &arguments.out;
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let entries = store.iter()?.collect::<Result<Vec<_>>>()?;
+    let lines_path = out.join("records.jsonl");
+    let lines_file = std::fs::File::create(&lines_path).map_err(Error::io(&lines_path))?;
+    let mut lines = std::io::BufWriter::new(lines_file);
+    let mut dims = vec![entries.len()];
+    dims.extend(store.description().shape.dims());
+    let mut array = npy::Writer::create(&out.join("records.npy"), &dims)?;
+    let bar = output::bar(entries.len() as u64, "exporting");
+    for batch in entries.chunks(EXPORT_BATCH) {
+        if let Some(records) = Entry::records(batch)? {
+            array.push(records.values())?;
+        }
+        for entry in batch {
+            writeln!(lines, "{}", describe(entry)).map_err(Error::io(&lines_path))?;
+        }
+        bar.inc(batch.len() as u64);
+    }
+    bar.finish_and_clear();
+    array.finish()?;
+    lines.flush().map_err(Error::io(&lines_path))?;
+    let document = json!({ "records": entries.len(), "out": out.display().to_string() });
+    output::result(json, &document, || {
+        format!("{} records in {}: records.npy, records.jsonl", entries.len(), out.display())
+    })
+}
+
+pub(super) fn stats(arguments: &Stats, json: bool) -> Outcome {
+    if arguments.recover {
+        Store::open(&arguments.store)?.close()?;
+    }
+    let stats = Store::open_read_only(&arguments.store)?.stats()?;
+    output::result(json, &stats, || {
+        let slots = format!(
+            "{} of {} occupied, {} pinned",
+            output::count(stats.occupied.into()),
+            output::count(stats.capacity.into()),
+            output::count(stats.pinned.into())
+        );
+        let evictions = format!(
+            "{}, {} of them never read",
+            output::count(stats.evictions),
+            output::count(stats.evictions_never_read)
+        );
+        output::table(&[
+            ("slots", slots),
+            ("record", format!("{:?}", stats.record_shape)),
+            ("code", format!("{:.1} bytes a record", stats.code_bytes)),
+            ("slot", format!("{:.1} bytes a record, with all that is stored for it", stats.slot_bytes)),
+            ("file", output::bytes(stats.file_bytes as f64)),
+            ("error", format!("{:.3e} mean squared, an element", stats.mean_error)),
+            ("reads", output::count(stats.reads)),
+            ("evictions", evictions),
+            (
+                "codec",
+                format!(
+                    "{} {}, {} parameters, {}",
+                    stats.codec.preset,
+                    stats.codec.quantizer,
+                    output::count(stats.codec.parameters),
+                    output::bytes(stats.codec.bytes as f64)
+                ),
+            ),
+        ])
+    })
+}
+
+fn describe(entry: &Entry<'_>) -> serde_json::Value {
+    json!({
+        "slot": entry.id().slot,
+        "seq": entry.id().seq,
+        "key": entry.key().map(output::key_text),
+        "metadata": entry.metadata(),
+        "error": entry.error(),
+        "count": entry.count(),
+        "pinned": entry.is_pinned(),
+        "written_at": entry.written_at(),
+        "expires_at": entry.expires_at(),
+        "code_bytes": entry.code_len(),
+    })
+}

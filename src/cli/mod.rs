@@ -1,0 +1,105 @@
+//! The command line: arguments, dispatch, exit codes. Thin: every command is a few calls of the library.
+
+mod arguments;
+mod demo;
+mod fill;
+mod find;
+mod output;
+mod train;
+
+use crate::error::Error;
+use arguments::{Arguments, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Exit codes, as `apcm --help` documents them.
+mod exit {
+    pub(super) const FAILURE: u8 = 1;
+    pub(super) const USAGE: u8 = 2;
+    pub(super) const NOT_FOUND: u8 = 3;
+    pub(super) const NOT_A_STORE: u8 = 4;
+    pub(super) const LOCKED: u8 = 5;
+    pub(super) const CODEC_MISMATCH: u8 = 6;
+    pub(super) const NEEDS_RECOVERY: u8 = 7;
+}
+
+/// Why a command failed.
+enum Failure {
+    Library(Error),
+    /// There is no memory with this key.
+    NoKey(String),
+    /// Standard output went away: nobody is listening, so there is nothing to say.
+    Pipe,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    let outcome = match arguments.command {
+        Command::Demo(demo) => demo::run(&demo, json),
+        Command::Train(train) => train::run(&train, json),
+        Command::Create(create) => fill::create(&create, json),
+        Command::Ingest(ingest) => fill::ingest(&ingest, json),
+        Command::Insert(insert) => fill::insert(&insert, json),
+        Command::Put(put) => fill::put(&put, json),
+        Command::Remove(remove) => fill::remove(&remove, json),
+        Command::Pin(pin) => fill::pin(&pin, json),
+        Command::Get(get) => find::get(&get, json),
+        Command::Search(search) => find::search(&search, json),
+        Command::List(list) => find::list(&list, json),
+        Command::Export(export) => find::export(&export, json),
+        Command::Stats(stats) => find::stats(&stats, json),
+        Command::Completions { shell } => arguments::completions(shell),
+    };
+    match outcome {
+        Ok(()) | Err(Failure::Pipe) => ExitCode::SUCCESS,
+        Err(Failure::NoKey(key)) => {
+            eprintln!("apcm: there is no memory with the key {key:?} (`apcm list` shows the keys)");
+            ExitCode::from(exit::NOT_FOUND)
+        }
+        Err(Failure::Library(error)) => {
+            match hint(&error) {
+                Some(hint) => eprintln!("apcm: {error} ({hint})"),
+                None => eprintln!("apcm: {error}"),
+            }
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+fn code(error: &Error) -> u8 {
+    match error {
+        Error::Argument { .. } | Error::Filter { .. } => exit::USAGE,
+        Error::NotFound { .. } => exit::NOT_FOUND,
+        Error::NotAStore { .. } | Error::TooNew { .. } | Error::Corrupt { .. } | Error::Format(_) => {
+            exit::NOT_A_STORE
+        }
+        Error::Locked { .. } => exit::LOCKED,
+        Error::CodecMismatch { .. } | Error::UnknownCodec { .. } => exit::CODEC_MISMATCH,
+        Error::NeedsRecovery { .. } => exit::NEEDS_RECOVERY,
+        _ => exit::FAILURE,
+    }
+}
+
+fn hint(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::NotAStore { .. } => Some("`apcm create` makes one"),
+        Error::Locked { .. } => Some("close the program that has it open for writing"),
+        Error::NeedsRecovery { .. } => Some("`apcm stats STORE --recover` does that"),
+        Error::AllPinned { .. } => Some("`apcm pin STORE KEY --off` unpins"),
+        Error::RecordShape { .. } => Some("`apcm stats STORE` shows the shape a store holds"),
+        Error::TooLittleData { .. } => Some("give more records, or ask for fewer bytes"),
+        Error::Exists { .. } => Some("choose another name, or move it away"),
+        Error::Filter { .. } => Some("for example: kind = 'note' and year >= 2025"),
+        _ => None,
+    }
+}

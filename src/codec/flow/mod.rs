@@ -1,0 +1,443 @@
+//! The flow codec: rotation, couplings, split, quantizer, and the predictor that undoes the split.
+//!
+//! ```text
+//! record - rotation? - [ coupling - permutation? ] x n - split +- z_comp - quantizer -> code
+//!                                                              +- z_aux (measured, then dropped)
+//! code - dequantize - predictor - join - inverse chain - inverse rotation -> record
+//! ```
+//! One chain serves every preset; a preset is a configuration, never a second code path. The only door to burn.
+
+pub(crate) mod chain;
+pub(crate) mod network;
+pub(crate) mod principal_axes;
+pub(crate) mod restore;
+pub(crate) mod weights;
+
+use super::quantizer::Quantizer;
+use super::train::Trainer;
+use super::{
+    Codec, CodecInfo, Device, Encoded, QuantizerSpec, StoredCode, column_means, error_and_norm, mean_record,
+};
+use crate::error::Result;
+use crate::record::{Records, check_shape};
+use apcm_format::{
+    CodecImage, ElementType, FlowConfig, Preset, RecordShape, Similarity, WeightPrecision, limits,
+};
+use burn::tensor::{Device as BurnDevice, Tensor};
+use chain::{Chain, columns};
+use network::{Network, Source, host, matrix, row};
+use rayon::prelude::*;
+use restore::{PredictorScales, Restore};
+use std::path::Path;
+
+pub(super) const KIND: &str = "flow";
+
+/// Records that go through the network at a time: enough to fill the cores, little enough to stay in memory.
+const BATCH: usize = 1_024;
+
+/// What a codec is made of besides its network: all on the host.
+#[derive(Debug, Clone)]
+pub(crate) struct Blueprint {
+    pub(crate) config: FlowConfig,
+    /// Mean of the training data; none in the paper preset.
+    pub(crate) mean: Option<Vec<f32>>,
+    /// Principal axes, `[value, latent]`; none in the paper preset.
+    pub(crate) rotation: Option<Vec<f32>>,
+    pub(crate) scales: Option<PredictorScales>,
+    pub(crate) quantizer: Quantizer,
+}
+
+impl Blueprint {
+    /// The codec as bytes would have it: weights rounded to the precision they are stored in.
+    pub(crate) fn image(&self, chain: &Chain, network: &Network) -> Result<CodecImage> {
+        let mut image = CodecImage::new(KIND, &self.config)?;
+        let values = self.config.record_shape()?.values();
+        if let Some(mean) = &self.mean {
+            image.tensors.push(weights::tensor("mean".to_owned(), &[values], mean, WeightPrecision::F32));
+        }
+        if let Some(rotation) = &self.rotation {
+            let dims = [values, self.config.latent as usize];
+            image.tensors.push(weights::tensor(
+                "rotation".to_owned(),
+                &dims,
+                rotation,
+                self.config.precision,
+            ));
+        }
+        chain.store(&mut image);
+        self.quantizer.store(&mut image);
+        if let (Some(scales), true) = (&self.scales, network.predictor.is_some()) {
+            scales.store(&mut image);
+        }
+        network.store(&mut image, self.config.precision);
+        Ok(image)
+    }
+}
+
+/// A codec around an invertible network.
+///
+/// Made by a [`Trainer`], by [`pca`](Self::pca), or loaded from a file. Encoding and decoding work in batches on all
+/// cores, or on a GPU; one record costs nearly as much as thirty.
+///
+/// ```
+/// use apcm::{Codec, FlowCodec, QuantizerSpec, Records};
+/// # fn main() -> apcm::Result<()> {
+/// // Points on a line in space: one coordinate says it all.
+/// let mut records = Records::with_dims(&[3])?;
+/// for i in 0..100 {
+///     let t = i as f32 / 50.0 - 1.0;
+///     records.push_values(&[t, 2.0 * t, -t])?;
+/// }
+/// let codec = FlowCodec::pca(&records, QuantizerSpec::F16(1))?;
+/// let encoded = codec.encode(&records)?;
+/// assert_eq!(encoded[0].code.len(), 2);
+/// assert!(encoded.iter().all(|encoded| encoded.error < 1e-6));
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct FlowCodec {
+    blueprint: Blueprint,
+    shape: RecordShape,
+    device: BurnDevice,
+    mean: Option<Tensor<2>>,
+    rotation: Option<Tensor<2>>,
+    rotation_back: Option<Tensor<2>>,
+    /// Projection of the mean on the kept axes, and the length of what no kept axis carries.
+    mean_search: Option<(Vec<f32>, f32)>,
+    chain: Chain,
+    restore: Restore,
+    network: Network,
+}
+
+impl FlowCodec {
+    /// Starts a training: see [`Trainer`].
+    pub fn trainer(records: &Records) -> Trainer<'_> {
+        Trainer::new(records)
+    }
+
+    /// The ordered preset with no training: principal components behind a quantizer.
+    ///
+    /// Cost: one eigendecomposition of a `values x values` matrix (or `records x records`, if smaller).
+    ///
+    /// # Errors
+    /// [`TooLittleData`](crate::Error::TooLittleData), and [`Argument`](crate::Error::Argument) when more code
+    /// values or bytes are asked for than the records can fill.
+    pub fn pca(records: &Records, quantizer: QuantizerSpec) -> Result<Self> {
+        Ok(Trainer::new(records).quantizer(quantizer).untrained().train()?.codec)
+    }
+
+    /// Loads a codec from a file that [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// [`Io`](crate::Error::Io) and [`Format`](crate::Error::Format).
+    pub fn load(path: impl AsRef<Path>, device: Device) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(crate::Error::io(path))?;
+        Self::from_image(&CodecImage::decode(&bytes)?, device)
+    }
+
+    /// Writes the codec to a file of its own: first under a temporary name beside it, then renamed.
+    ///
+    /// # Errors
+    /// [`Io`](crate::Error::Io); an older file of that name stays as it was.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let bytes = self.image()?.encode()?;
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(crate::Error::io(folder))?;
+        std::io::Write::write_all(&mut file, &bytes).map_err(crate::Error::io(path))?;
+        file.as_file().sync_all().map_err(crate::Error::io(path))?;
+        file.persist(path).map_err(|error| crate::Error::io(path)(error.error))?;
+        Ok(())
+    }
+
+    /// Builds a codec from its image, on a device.
+    ///
+    /// # Errors
+    /// [`Format`](crate::Error::Format) when a tensor is missing or of another size,
+    /// [`Device`](crate::Error::Device) when the device cannot be used.
+    pub fn from_image(image: &CodecImage, device: Device) -> Result<Self> {
+        let config: FlowConfig = image.config()?;
+        config.check()?;
+        let burn = device.burn()?;
+        let shape = config.record_shape()?;
+        let (values, latent) = (shape.values(), config.latent as usize);
+        let ordered = config.preset == Preset::Ordered;
+        let mean = ordered
+            .then(|| weights::floats(image.tensor("mean", ElementType::F32, &[values])?))
+            .transpose()?;
+        let rotation = ordered
+            .then(|| {
+                weights::floats(image.tensor(
+                    "rotation",
+                    weights::element(config.precision),
+                    &[values, latent],
+                )?)
+            })
+            .transpose()?;
+        let quantizer =
+            Quantizer::load(config.quantizer, config.kept as usize, config.code_len as usize, image)?;
+        let scales = PredictorScales::load(&config, image)?;
+        let chain = Chain::load(&config, image, &burn)?;
+        let mut source = Source::Image { image, precision: config.precision };
+        let network = Network::build(&Chain::sizes(&config), Restore::sizes(&config), &mut source, &burn)?;
+        Ok(Self::assemble(
+            Blueprint { config, mean, rotation, scales, quantizer },
+            shape,
+            chain,
+            network,
+            burn,
+        ))
+    }
+
+    fn assemble(
+        blueprint: Blueprint,
+        shape: RecordShape,
+        chain: Chain,
+        network: Network,
+        device: BurnDevice,
+    ) -> Self {
+        let rotation =
+            blueprint.rotation.as_ref().map(|values| matrix(values.clone(), chain.latent(), &device));
+        let mean_search = blueprint.mean.as_ref().zip(blueprint.rotation.as_ref()).map(|(mean, rotation)| {
+            let project = |axis: usize| -> f64 {
+                mean.iter()
+                    .enumerate()
+                    .map(|(i, &value)| f64::from(value) * f64::from(rotation[i * chain.latent() + axis]))
+                    .sum()
+            };
+            let kept: Vec<f64> = (0..chain.kept()).map(project).collect();
+            let squared =
+                |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+            let rest =
+                squared(&mut mean.iter().map(|&value| value.into())) - squared(&mut kept.iter().copied());
+            (kept.into_iter().map(|value| value as f32).collect(), rest.max(0.0).sqrt() as f32)
+        });
+        Self {
+            shape,
+            mean: blueprint.mean.as_ref().map(|mean| row(mean.clone(), &device)),
+            rotation_back: rotation.as_ref().map(|rotation| rotation.clone().transpose()),
+            rotation,
+            mean_search,
+            restore: Restore::new(&blueprint.config, blueprint.scales.as_ref(), &device),
+            chain,
+            network,
+            device,
+            blueprint,
+        }
+    }
+
+    /// The configuration: preset, sizes, quantizer.
+    pub fn config(&self) -> &FlowConfig {
+        &self.blueprint.config
+    }
+
+    /// The quantizer between coordinates and bytes.
+    pub fn quantizer(&self) -> &Quantizer {
+        &self.blueprint.quantizer
+    }
+
+    /// `z = [z_comp | z_aux]` of records, before the quantizer: `[record, latent]`.
+    ///
+    /// # Errors
+    /// [`RecordShape`](crate::Error::RecordShape).
+    pub fn forward(&self, records: &Records) -> Result<Vec<f32>> {
+        check_shape(self.shape, records.shape())?;
+        let mut out = Vec::with_capacity(records.len() * self.chain.latent());
+        for block in records.values().chunks(BATCH * self.shape.values()) {
+            out.extend(host(self.to_latent(block)));
+        }
+        Ok(out)
+    }
+
+    /// Records from a whole `z`, as if `z_aux` had been stored: the chain alone is invertible.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::Error::Argument) when the length is not a multiple of the latent's.
+    pub fn inverse(&self, z: &[f32]) -> Result<Records> {
+        let latent = self.chain.latent();
+        if !z.len().is_multiple_of(latent) {
+            return Err(crate::Error::argument(
+                "the length of z",
+                format!("a multiple of {latent}"),
+                z.len(),
+            ));
+        }
+        let mut values = Vec::with_capacity(z.len() / latent * self.shape.values());
+        for block in z.chunks(BATCH * latent) {
+            values.extend(self.to_records(matrix(block.to_vec(), latent, &self.device)));
+        }
+        Ok(Records::from_decoded(self.shape, values))
+    }
+
+    fn to_latent(&self, values: &[f32]) -> Tensor<2> {
+        let mut x = matrix(values.to_vec(), self.shape.values(), &self.device);
+        if let Some(mean) = &self.mean {
+            x = x - mean.clone();
+        }
+        if let Some(rotation) = &self.rotation {
+            x = x.matmul(rotation.clone());
+        }
+        self.chain.forward(&self.network, x)
+    }
+
+    fn to_records(&self, z: Tensor<2>) -> Vec<f32> {
+        let mut x = self.chain.inverse(&self.network, z);
+        if let Some(back) = &self.rotation_back {
+            x = x.matmul(back.clone());
+        }
+        if let Some(mean) = &self.mean {
+            x = x + mean.clone();
+        }
+        let mut values = host(x);
+        // An unclamped coupling can overflow on records unlike any it was trained on: "nothing" is the honest value
+        // then, and the measured error says how wrong it is.
+        values.iter_mut().filter(|value| !value.is_finite()).for_each(|value| *value = 0.0);
+        values
+    }
+
+    /// Dequantized coordinates of codes, `[code, kept]`.
+    fn dequantize(&self, codes: &[&[u8]]) -> Result<Vec<f32>> {
+        let kept = self.chain.kept();
+        let mut out = vec![0.0; codes.len() * kept];
+        out.par_chunks_exact_mut(kept)
+            .zip(codes)
+            .try_for_each(|(row, code)| self.blueprint.quantizer.decode(code, row))?;
+        Ok(out)
+    }
+
+    fn decode_kept(&self, kept: Vec<f32>, predict: bool) -> Vec<f32> {
+        let kept = matrix(kept, self.chain.kept(), &self.device);
+        let z = if predict {
+            self.restore.predicted(&self.network, kept)
+        } else {
+            self.restore.unpredicted(kept)
+        };
+        self.to_records(z)
+    }
+
+    /// `z_comp` of records, `[record, kept]`.
+    fn to_kept(&self, block: &[f32]) -> Vec<f32> {
+        host(columns(&self.to_latent(block), &(0..self.chain.kept())))
+    }
+
+    /// Quantizes `z_comp`, decodes again, and measures against what the codes stand for.
+    fn measure(&self, z: &[f32], block: &[f32]) -> Result<Vec<Encoded>> {
+        let width = self.shape.values();
+        let kept = self.chain.kept();
+        let codes: Vec<Vec<u8>> =
+            z.par_chunks_exact(kept).map(|row| self.blueprint.quantizer.encode(row)).collect();
+        let views: Vec<&[u8]> = codes.iter().map(Vec::as_slice).collect();
+        let dequantized = self.dequantize(&views)?;
+        let predicts = self.network.predictor.is_some();
+        let without = self.decode_kept(dequantized.clone(), false);
+        let with = if predicts { self.decode_kept(dequantized, true) } else { Vec::new() };
+        let measured = |(index, code): (usize, Vec<u8>)| {
+            let rows = index * width..(index + 1) * width;
+            let record = &block[rows.clone()];
+            let (plain, norm) = error_and_norm(record, &without[rows.clone()]);
+            let predicted = with.get(rows).map(|decoded| error_and_norm(record, decoded).0);
+            let without_predictor = predicted.is_some_and(|predicted| plain < predicted);
+            let error = if without_predictor { plain } else { predicted.unwrap_or(plain) };
+            Encoded { code, error: error as f32, norm, without_predictor }
+        };
+        Ok(codes.into_par_iter().enumerate().map(measured).collect())
+    }
+
+    /// Turns kept coordinates into search vectors in place of the caller's hands: adds the mean where wanted.
+    fn searchable(&self, kept: &[f32], similarity: Similarity) -> Vec<f32> {
+        match (&self.mean_search, similarity) {
+            (Some((mean, rest)), Similarity::Cosine) => kept
+                .chunks_exact(self.chain.kept())
+                .flat_map(|row| row.iter().zip(mean).map(|(value, mean)| value + mean).chain([*rest]))
+                .collect(),
+            _ => kept.to_vec(),
+        }
+    }
+}
+
+impl Codec for FlowCodec {
+    fn shape(&self) -> RecordShape {
+        self.shape
+    }
+
+    fn code_len_max(&self) -> usize {
+        self.blueprint.quantizer.code_len().min(limits::CODE_LEN_MAX)
+    }
+
+    fn encode(&self, records: &Records) -> Result<Vec<Encoded>> {
+        check_shape(self.shape, records.shape())?;
+        let mut out = Vec::with_capacity(records.len());
+        for block in records.values().chunks(BATCH * self.shape.values()) {
+            out.extend(self.measure(&self.to_kept(block), block)?);
+        }
+        Ok(out)
+    }
+
+    /// Averages `z_comp` over the batch, as the paper writes it, not the records.
+    fn encode_mean(&self, batch: &Records) -> Result<Encoded> {
+        check_shape(self.shape, batch.shape())?;
+        let mean = mean_record(batch)?;
+        let mut z = Vec::with_capacity(batch.len() * self.chain.kept());
+        for block in batch.values().chunks(BATCH * self.shape.values()) {
+            z.extend(self.to_kept(block));
+        }
+        let encoded = self.measure(&column_means(&z, self.chain.kept()), mean.values())?;
+        encoded.into_iter().next().ok_or_else(|| crate::Error::argument("the codes of a batch", "1", 0))
+    }
+
+    fn decode(&self, codes: &[StoredCode<'_>]) -> Result<Records> {
+        let (width, kept) = (self.shape.values(), self.chain.kept());
+        let mut values = vec![0.0; codes.len() * width];
+        // Records with and without the predictor go through the network apart, and back to their places.
+        for predict in [true, false] {
+            let chosen: Vec<usize> =
+                (0..codes.len()).filter(|&i| codes[i].without_predictor != predict).collect();
+            for block in chosen.chunks(BATCH) {
+                let views: Vec<&[u8]> = block.iter().map(|&i| codes[i].bytes).collect();
+                let dequantized = self.dequantize(&views)?;
+                debug_assert_eq!(dequantized.len(), block.len() * kept);
+                let decoded = self.decode_kept(dequantized, predict);
+                for (&i, row) in block.iter().zip(decoded.chunks_exact(width)) {
+                    values[i * width..(i + 1) * width].copy_from_slice(row);
+                }
+            }
+        }
+        Ok(Records::from_decoded(self.shape, values))
+    }
+
+    fn search_dims(&self, similarity: Similarity) -> usize {
+        match (&self.mean_search, similarity) {
+            (Some(_), Similarity::Cosine) => self.chain.kept() + 1,
+            _ => self.chain.kept(),
+        }
+    }
+
+    fn search_vectors(&self, codes: &[&[u8]], similarity: Similarity) -> Result<Vec<f32>> {
+        Ok(self.searchable(&self.dequantize(codes)?, similarity))
+    }
+
+    fn query_vectors(&self, records: &Records, similarity: Similarity) -> Result<Vec<f32>> {
+        check_shape(self.shape, records.shape())?;
+        let mut kept = Vec::with_capacity(records.len() * self.chain.kept());
+        for block in records.values().chunks(BATCH * self.shape.values()) {
+            kept.extend(self.to_kept(block));
+        }
+        Ok(self.searchable(&kept, similarity))
+    }
+
+    fn image(&self) -> Result<CodecImage> {
+        self.blueprint.image(&self.chain, &self.network)
+    }
+
+    fn info(&self) -> CodecInfo {
+        let config = &self.blueprint.config;
+        let name = |value: serde_json::Result<String>| value.unwrap_or_default().replace('"', "");
+        CodecInfo {
+            preset: name(serde_json::to_string(&config.preset)),
+            quantizer: name(serde_json::to_string(&config.quantizer)),
+            parameters: (self.network.parameters() + self.blueprint.rotation.as_ref().map_or(0, Vec::len))
+                as u64,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The gate: a stage is kept only if it pays.
+
+use crate::codec::{Codec, FlowCodec, StoredCode, error_and_norm};
+use crate::error::Result;
+use crate::record::Records;
+
+/// How many standard errors of the paired difference an improvement must have.
+const STANDARD_ERRORS: f64 = 2.0;
+
+/// What a comparison on the validation split found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Verdict {
+    pub(super) error_before: f64,
+    pub(super) error_after: f64,
+    pub(super) standard_error: f64,
+    pub(super) accepted: bool,
+}
+
+/// Mean squared error per element of each record, decoded from what would be stored, with the predictor wherever
+/// the codec has one: the per-record flag is a guarantee on top, not part of the comparison.
+pub(super) fn errors(codec: &FlowCodec, records: &Records) -> Result<Vec<f64>> {
+    let encoded = codec.encode(records)?;
+    let codes: Vec<StoredCode<'_>> =
+        encoded.iter().map(|encoded| StoredCode { bytes: &encoded.code, without_predictor: false }).collect();
+    let decoded = codec.decode(&codes)?;
+    Ok(records
+        .rows()
+        .zip(decoded.rows())
+        .map(|(record, decoded)| error_and_norm(record, decoded).0)
+        .collect())
+}
+
+/// Compares two candidates record by record.
+pub(super) fn judge(before: &[f64], after: &[f64]) -> Verdict {
+    let n = before.len() as f64;
+    let mean = |errors: &[f64]| errors.iter().sum::<f64>() / n;
+    let (error_before, error_after) = (mean(before), mean(after));
+    let gain = error_before - error_after;
+    let variance =
+        before.iter().zip(after).map(|(b, a)| (b - a - gain).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    let standard_error = (variance / n).sqrt();
+    // A NaN compares false: what cannot be shown to pay is left out.
+    let accepted = n >= 2.0 && gain > STANDARD_ERRORS * standard_error;
+    Verdict { error_before, error_after, standard_error, accepted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_refused_and_a_steady_gain_is_not() {
+        let before: Vec<f64> = (0..100).map(|i| 1.0 + f64::from(i % 7)).collect();
+        let steady: Vec<f64> = before.iter().map(|error| error * 0.9).collect();
+        assert!(judge(&before, &steady).accepted);
+        let noisy: Vec<f64> = before
+            .iter()
+            .enumerate()
+            .map(|(i, error)| error + if i % 2 == 0 { 0.5 } else { -0.52 })
+            .collect();
+        assert!(!judge(&before, &noisy).accepted);
+        assert!(!judge(&before, &before).accepted);
+        assert!(!judge(&before, &vec![f64::NAN; 100]).accepted);
+    }
+}

@@ -1,0 +1,47 @@
+//! The one place that maps files into memory, and the one place with `unsafe`.
+//!
+//! # Safety argument
+//! A mapping is undefined behaviour only if the mapped bytes change while a reference to them lives, and a `SIGBUS`
+//! if the file shrinks. Against that:
+//! - only read-only mappings are made, of files opened for reading;
+//! - the bytes leave this module as a plain `&[u8]`, are decoded number by number, and are never viewed as a type
+//!   with invalid bit patterns (`bool`, `enum`, `str`), so a changed byte can give a wrong number and nothing worse;
+//! - every length is checked against the mapping's own, taken once when it was made.
+//!
+//! What remains is a dataset that somebody truncates while it is read: the process is then stopped by `SIGBUS`.
+//! Store files are never mapped.
+#![expect(unsafe_code, reason = "mapping is unsafe by nature; the argument is above")]
+
+use crate::error::{Error, Result};
+use memmap2::Mmap;
+use std::fs::File;
+use std::path::Path;
+
+/// A file mapped for reading.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    /// `None` for an empty file, which cannot be mapped.
+    map: Option<Mmap>,
+}
+
+impl Mapping {
+    /// Maps a whole file.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let metadata = file.metadata().map_err(Error::io(path))?;
+        if !metadata.is_file() {
+            return Err(Error::Dataset { path: path.to_owned(), cause: "not a regular file".to_owned() });
+        }
+        if metadata.len() == 0 {
+            return Ok(Self { map: None });
+        }
+        // SAFETY: see the module's argument; the mapping is read-only and outlives every slice taken from it.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        Ok(Self { map: Some(map) })
+    }
+
+    /// The file's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+}

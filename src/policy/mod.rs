@@ -1,0 +1,16 @@
+//! Where the next memory goes. Pure, integers only, deterministic.
+//!
+//! The same bank, counts and operations yield the same placements on every machine, so a replay agrees with what it
+//! replays. Knows nothing of files, tensors or clocks: "now" is an argument.
+//!
+//! Invariants
+//! - A slot is free because it holds no memory, never because its access count is zero.
+//! - Free slots first, the lowest of them. Then the least used memory, the oldest among equals.
+//! - A pinned or damaged slot is never a victim.
+//! - What a transaction has written makes room only when nothing else is left.
+
+mod bank;
+mod planner;
+
+pub(crate) use bank::{Bank, Occupant};
+pub(crate) use planner::{AllPinned, Placement, Planner};

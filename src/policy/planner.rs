@@ -1,0 +1,317 @@
+//! One transaction's placements, decided before anything is written.
+
+use super::bank::{Bank, Occupant};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+
+/// Where a memory goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// Into a free slot.
+    Free { slot: u32 },
+    /// In the place of the least used memory.
+    Evict { slot: u32, victim: Occupant, count: u32 },
+}
+
+impl Placement {
+    pub(crate) fn slot(self) -> u32 {
+        match self {
+            Self::Free { slot } | Self::Evict { slot, .. } => slot,
+        }
+    }
+}
+
+/// Every slot is occupied, and no occupant may go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AllPinned;
+
+/// Plans placements over a bank that does not change meanwhile.
+///
+/// Cost: the first eviction of a transaction looks at every slot once; each further one is `O(log n)`.
+pub(crate) struct Planner<'a, C> {
+    bank: &'a Bank,
+    /// Access counts before the transaction.
+    counts: C,
+    /// What the transaction has changed.
+    changed: HashMap<u32, Option<Occupant>>,
+    /// Counts of slots the transaction has written.
+    new_counts: HashMap<u32, u32>,
+    /// Slots that were emptied or got another memory: whatever was counted there is over.
+    reset: HashSet<u32>,
+    /// Slots the transaction has freed.
+    freed: BTreeSet<u32>,
+    /// Free slots of the bank below this one are taken.
+    cursor: u32,
+    /// Victims among what was there before, least used first.
+    victims: Option<BinaryHeap<Reverse<(u32, u64, u32)>>>,
+    /// What this transaction has written, least used first.
+    written: BTreeSet<(u32, u64, u32)>,
+}
+
+impl<'a, C: Fn(u32) -> u32> Planner<'a, C> {
+    pub(crate) fn new(bank: &'a Bank, counts: C) -> Self {
+        Self {
+            bank,
+            counts,
+            changed: HashMap::new(),
+            new_counts: HashMap::new(),
+            reset: HashSet::new(),
+            freed: BTreeSet::new(),
+            cursor: 0,
+            victims: None,
+            written: BTreeSet::new(),
+        }
+    }
+
+    /// The slot's occupant as the transaction sees it.
+    pub(crate) fn get(&self, slot: u32) -> Option<Occupant> {
+        self.changed.get(&slot).copied().unwrap_or_else(|| self.bank.get(slot))
+    }
+
+    /// The slot's access count as the transaction sees it.
+    pub(crate) fn count(&self, slot: u32) -> u32 {
+        self.new_counts.get(&slot).copied().unwrap_or_else(|| (self.counts)(slot))
+    }
+
+    /// Finds room for `occupant` and puts it there with a count of 0.
+    pub(crate) fn place(&mut self, occupant: Occupant) -> Result<Placement, AllPinned> {
+        let placement = match self.lowest_free() {
+            Some(slot) => Placement::Free { slot },
+            None => self.evict().ok_or(AllPinned)?,
+        };
+        self.write(placement.slot(), occupant, 0);
+        self.reset.insert(placement.slot());
+        Ok(placement)
+    }
+
+    /// Replaces a slot's occupant; its count stays.
+    pub(crate) fn replace(&mut self, slot: u32, occupant: Occupant) {
+        let count = self.count(slot);
+        self.write(slot, occupant, count);
+    }
+
+    /// Empties a slot.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        self.unlist(slot);
+        self.changed.insert(slot, None);
+        self.new_counts.insert(slot, 0);
+        self.freed.insert(slot);
+        self.reset.insert(slot);
+    }
+
+    /// Changes whether a slot may be a victim.
+    pub(crate) fn pin(&mut self, slot: u32, pinned: bool) {
+        let Some(occupant) = self.get(slot) else { return };
+        let changed = Occupant { pinned, ..occupant };
+        if self.new_counts.contains_key(&slot) {
+            let count = self.count(slot);
+            self.write(slot, changed, count);
+        } else {
+            self.changed.insert(slot, Some(changed));
+            let key = ((self.counts)(slot), occupant.seq, slot);
+            if let Some(victims) = &mut self.victims {
+                victims.push(Reverse(key));
+            }
+        }
+    }
+
+    /// All changes: occupants by slot, and the slots whose counts start again at 0.
+    pub(crate) fn finish(self) -> (HashMap<u32, Option<Occupant>>, HashSet<u32>) {
+        (self.changed, self.reset)
+    }
+
+    fn lowest_free(&mut self) -> Option<u32> {
+        let fresh = self.bank.free_from(self.cursor);
+        let freed = self.freed.first().copied();
+        match (fresh, freed) {
+            (Some(fresh), Some(freed)) if freed < fresh => self.freed.pop_first(),
+            (Some(fresh), _) => {
+                self.cursor = fresh + 1;
+                Some(fresh)
+            }
+            (None, _) => self.freed.pop_first(),
+        }
+    }
+
+    fn evict(&mut self) -> Option<Placement> {
+        if self.victims.is_none() {
+            let listed = self
+                .bank
+                .iter()
+                .filter(|(slot, _)| !self.new_counts.contains_key(slot))
+                .map(|(slot, occupant)| Reverse(((self.counts)(slot), occupant.seq, slot)))
+                .collect();
+            self.victims = Some(listed);
+        }
+        while let Some(Reverse((count, seq, slot))) = self.victims.as_mut().and_then(BinaryHeap::pop) {
+            // Entries go stale when the transaction writes, empties or pins their slot; they are dropped here.
+            let current = self.get(slot).filter(|_| !self.new_counts.contains_key(&slot));
+            if let Some(victim) = current.filter(|victim| victim.seq == seq && may_go(victim)) {
+                return Some(Placement::Evict { slot, victim, count });
+            }
+        }
+        let &(count, _, slot) = self.written.first()?;
+        let victim = self.get(slot)?;
+        Some(Placement::Evict { slot, victim, count })
+    }
+
+    fn write(&mut self, slot: u32, occupant: Occupant, count: u32) {
+        self.unlist(slot);
+        self.freed.remove(&slot);
+        self.changed.insert(slot, Some(occupant));
+        self.new_counts.insert(slot, count);
+        if may_go(&occupant) {
+            self.written.insert((count, occupant.seq, slot));
+        }
+    }
+
+    /// Takes a slot out of the list of what this transaction has written.
+    fn unlist(&mut self, slot: u32) {
+        if let Some(occupant) = self.get(slot) {
+            self.written.remove(&(self.count(slot), occupant.seq, slot));
+        }
+    }
+}
+
+fn may_go(occupant: &Occupant) -> bool {
+    !occupant.pinned && !occupant.damaged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn occupant(seq: u64) -> Occupant {
+        Occupant { seq, pinned: false, damaged: false, expires_at: None }
+    }
+
+    fn full(counts: &[u32]) -> Bank {
+        let mut bank = Bank::new(counts.len() as u32);
+        for slot in 0..counts.len() as u32 {
+            bank.set(slot, Some(occupant(u64::from(slot) + 1)));
+        }
+        bank
+    }
+
+    #[test]
+    fn free_slots_go_first_and_the_lowest_of_them() {
+        let mut bank = full(&[0; 5]);
+        bank.set(3, None);
+        bank.set(1, None);
+        let mut planner = Planner::new(&bank, |_| 0);
+        assert_eq!(planner.place(occupant(6)), Ok(Placement::Free { slot: 1 }));
+        assert_eq!(planner.place(occupant(7)), Ok(Placement::Free { slot: 3 }));
+        assert!(matches!(planner.place(occupant(8)), Ok(Placement::Evict { slot: 0, .. })));
+    }
+
+    #[test]
+    fn the_least_used_leaves_and_the_oldest_among_equals() {
+        let counts = [5, 2, 9, 2];
+        let bank = full(&counts);
+        let mut planner = Planner::new(&bank, |slot| counts[slot as usize]);
+        let order: Vec<u32> = (0..4).map(|i| planner.place(occupant(10 + i)).unwrap().slot()).collect();
+        assert_eq!(order, [1, 3, 0, 2]);
+    }
+
+    #[test]
+    fn a_batch_as_large_as_a_hot_bank_replaces_all_of_it() {
+        let bank = full(&[100; 8]);
+        let mut planner = Planner::new(&bank, |_| 100);
+        let mut slots: Vec<u32> = (0..8).map(|i| planner.place(occupant(100 + i)).unwrap().slot()).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [0, 1, 2, 3, 4, 5, 6, 7]);
+        // Only now is there nothing but the transaction's own writes, and the first of them goes.
+        assert!(matches!(
+            planner.place(occupant(200)),
+            Ok(Placement::Evict { victim: Occupant { seq: 100, .. }, .. })
+        ));
+    }
+
+    #[test]
+    fn pinned_and_damaged_slots_stay() {
+        let mut bank = full(&[0; 3]);
+        bank.set(0, Some(Occupant { pinned: true, ..occupant(1) }));
+        bank.set(1, Some(Occupant { damaged: true, ..occupant(2) }));
+        let mut planner = Planner::new(&bank, |_| 0);
+        planner.pin(2, true);
+        assert_eq!(planner.place(occupant(9)), Err(AllPinned));
+        planner.pin(2, false);
+        assert_eq!(planner.place(occupant(9)).unwrap().slot(), 2);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Place(bool),
+        Remove(u32),
+        Pin(u32, bool),
+        Replace(u32),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => prop::bool::weighted(0.2).prop_map(Op::Place),
+            1 => (0_u32..8).prop_map(Op::Remove),
+            1 => (0_u32..8, any::<bool>()).prop_map(|(slot, pinned)| Op::Pin(slot, pinned)),
+            1 => (0_u32..8).prop_map(Op::Replace),
+        ]
+    }
+
+    proptest! {
+        /// The planner's shortcuts agree with the rule as the design states it, applied by looking at every slot.
+        #[test]
+        fn agrees_with_the_plain_rule(
+            counts in prop::collection::vec(0_u32..4, 8),
+            holes in prop::collection::vec(any::<bool>(), 8),
+            ops in prop::collection::vec(op(), 0..40),
+        ) {
+            let mut bank = full(&counts);
+            for slot in (0..8).filter(|&slot| holes[slot as usize]) {
+                bank.set(slot, None);
+            }
+            let mut planner = Planner::new(&bank, |slot| counts[slot as usize]);
+            // (occupant, count, written by this transaction)
+            let mut plain: Vec<Option<(Occupant, u32, bool)>> = (0..8)
+                .map(|slot| bank.get(slot).map(|occupant| (occupant, counts[slot as usize], false)))
+                .collect();
+            for (seq, op) in (100_u64..).zip(ops) {
+                match op {
+                    Op::Place(pinned) => {
+                        let new = Occupant { pinned, ..occupant(seq) };
+                        let free = plain.iter().position(Option::is_none);
+                        let least = plain
+                            .iter()
+                            .enumerate()
+                            .filter_map(|(slot, held)| held.map(|(o, count, new)| (new, count, o.seq, slot, o)))
+                            .filter(|(.., o)| !o.pinned)
+                            .min_by_key(|&(new, count, seq, ..)| (new, count, seq));
+                        let expected = free.or(least.map(|(_, _, _, slot, _)| slot));
+                        prop_assert_eq!(planner.place(new).ok().map(|p| p.slot() as usize), expected);
+                        if let Some(slot) = expected {
+                            plain[slot] = Some((new, 0, true));
+                        }
+                    }
+                    Op::Remove(slot) => {
+                        if plain[slot as usize].take().is_some() {
+                            planner.remove(slot);
+                        }
+                    }
+                    Op::Pin(slot, pinned) => {
+                        planner.pin(slot, pinned);
+                        if let Some((occupant, ..)) = &mut plain[slot as usize] {
+                            occupant.pinned = pinned;
+                        }
+                    }
+                    Op::Replace(slot) => {
+                        if let Some((old, _, new)) = &mut plain[slot as usize] {
+                            let next = Occupant { seq, ..*old };
+                            planner.replace(slot, next);
+                            *old = next;
+                            *new = true;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Creating and opening stores.
+
+use super::counts::Counts;
+use super::file::{self, Handle};
+use super::flusher::Flusher;
+use super::guard::{guarded, storage};
+use super::live::{Live, SlotSize};
+use super::tables::{COUNTERS, META, SLOTS, STATE, counter_place, meta_place, slot_place};
+use super::{Clock, Inner, Store};
+use crate::codec::{self, Codec, Device};
+use crate::error::{Error, Result};
+use crate::policy::Occupant;
+use apcm_format::{
+    CounterChunk, Features, PolicyKind, Similarity, SlotRecord, StoreHeader, StoreState, StoreUuid, frame,
+    limits,
+};
+use parking_lot::{Mutex, RwLock};
+use rand::TryRng;
+use redb::ReadableTable;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Slots whose search vectors are derived at a time while opening.
+const OPEN_BATCH: usize = 4_096;
+
+/// Options for creating or opening a store.
+///
+/// ```
+/// use apcm::{PlainCodec, Similarity, Store};
+/// # fn main() -> apcm::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("memory.apcm");
+/// let store = Store::builder()
+///     .capacity(1_000)
+///     .similarity(Similarity::CentredCosine)
+///     .create(&path, PlainCodec::new(&[384], 384)?)?;
+/// assert_eq!(store.description().capacity, 1_000);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct StoreBuilder {
+    capacity: u32,
+    similarity: Similarity,
+    device: Device,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for StoreBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreBuilder")
+            .field("capacity", &self.capacity)
+            .field("similarity", &self.similarity)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StoreBuilder {
+    pub(super) fn new() -> Self {
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self {
+            capacity: 10_000,
+            similarity: Similarity::Cosine,
+            device: Device::default(),
+            clock: Arc::new(clock),
+        }
+    }
+
+    /// How many slots a new store has; 10,000 by default. It stays so.
+    pub fn capacity(mut self, slots: u32) -> Self {
+        self.capacity = slots;
+        self
+    }
+
+    /// What nearness means in a new store.
+    pub fn similarity(mut self, similarity: Similarity) -> Self {
+        self.similarity = similarity;
+        self
+    }
+
+    /// Where the codec from the file computes.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Where the time comes from, in seconds since 1970; the system's clock by default.
+    pub fn clock(mut self, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Creates a store with this codec inside, and opens it.
+    ///
+    /// The file is built under a temporary name, synced, and renamed: a crash leaves the whole store or none.
+    ///
+    /// # Errors
+    /// [`Exists`](Error::Exists), [`Argument`](Error::Argument) for a capacity of 0 or above the format's limit,
+    /// [`Io`](Error::Io).
+    pub fn create(self, path: impl AsRef<Path>, codec: impl Codec) -> Result<Store> {
+        self.create_boxed(path.as_ref(), Box::new(codec))
+    }
+
+    /// Creates a store with a codec that is behind a pointer already.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_boxed(self, path: &Path, codec: Box<dyn Codec>) -> Result<Store> {
+        if self.capacity == 0 || self.capacity > limits::CAPACITY_MAX {
+            return Err(Error::argument(
+                "the capacity",
+                format!("1 to {} slots", limits::CAPACITY_MAX),
+                self.capacity,
+            ));
+        }
+        let mut uuid = [0; 16];
+        rand::rngs::SysRng.try_fill_bytes(&mut uuid).map_err(|error| Error::Io {
+            path: path.to_owned(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        let image = codec.image()?.encode()?;
+        let header = StoreHeader {
+            uuid: StoreUuid(uuid),
+            features: Features::default(),
+            capacity: self.capacity,
+            policy: PolicyKind::Lfu,
+            similarity: self.similarity,
+            shape: codec.shape(),
+            search_dims: codec.search_dims(self.similarity) as u32,
+            fingerprint: codec::fingerprint(&image),
+            created_at: (self.clock)(),
+        };
+        let state = StoreState { next_seq: 1, ..StoreState::default() };
+        let state = frame::seal(&state, meta_place(header.uuid, STATE))?;
+        file::create(path, &header, &image, &state)?;
+        drop(image);
+        self.open_boxed(path, Some(codec), false)
+    }
+
+    /// Opens a store for reading and writing; the codec comes from the file.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        self.open_boxed(path.as_ref(), None, false)
+    }
+
+    /// Opens a store together with a codec of the user's own.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and [`CodecMismatch`](Error::CodecMismatch) when another codec wrote the store.
+    pub fn open_with_codec(self, path: impl AsRef<Path>, codec: impl Codec) -> Result<Store> {
+        self.open_boxed(path.as_ref(), Some(Box::new(codec)), false)
+    }
+
+    /// Opens a store for reading only.
+    ///
+    /// # Errors
+    /// As [`Store::open_read_only`].
+    pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Store> {
+        self.open_boxed(path.as_ref(), None, true)
+    }
+
+    fn open_boxed(self, path: &Path, codec: Option<Box<dyn Codec>>, read_only: bool) -> Result<Store> {
+        let (handle, header) =
+            if read_only { file::open_read_only(path)? } else { file::open_writable(path)? };
+        let image = guarded("read the codec", || file::read_codec(&handle.begin_read()?, &header))?;
+        if codec::fingerprint(&image) != header.fingerprint {
+            return Err(Error::Corrupt {
+                what: "the codec in the store".to_owned(),
+                cause: apcm_format::DecodeError::Checksum { what: "the codec's fingerprint" },
+            });
+        }
+        let codec = match codec {
+            Some(codec) => {
+                let given = codec::fingerprint(&codec.image()?.encode()?);
+                if given != header.fingerprint {
+                    return Err(Error::CodecMismatch { in_file: header.fingerprint, given });
+                }
+                codec
+            }
+            None => codec::load(&image, self.device)?,
+        };
+        let agrees = codec.shape() == header.shape
+            && codec.search_dims(header.similarity) == header.search_dims as usize;
+        if !agrees {
+            return Err(Error::Corrupt {
+                what: "the store's header".to_owned(),
+                cause: apcm_format::DecodeError::Invalid {
+                    what: "the length of a search vector beside this codec",
+                    found: header.search_dims.into(),
+                },
+            });
+        }
+        let live = guarded("load the store", || load(&handle, &header, codec.as_ref()))?;
+        let inner = Arc::new(Inner {
+            path: path.to_owned(),
+            header,
+            codec,
+            codec_bytes: image.len() as u64,
+            handle,
+            live: RwLock::new(live),
+            writer: Mutex::new(()),
+            poisoned: AtomicBool::new(false),
+            signal: Arc::default(),
+            clock: self.clock,
+        });
+        let flusher = if read_only { None } else { Some(Flusher::start(&inner)?) };
+        Ok(Store { inner, flusher })
+    }
+}
+
+/// Builds what is kept in memory from what is on disk.
+fn load(handle: &Handle, header: &StoreHeader, codec: &dyn Codec) -> Result<Live> {
+    let transaction = handle.begin_read()?;
+    let meta = transaction.open_table(META).map_err(storage("open a table"))?;
+    let state: StoreState = match meta.get(STATE).map_err(storage("read the state"))? {
+        Some(value) => frame::open(value.value(), meta_place(header.uuid, STATE)),
+        None => Err(apcm_format::DecodeError::Truncated { what: "the store's state", needed: 1, found: 0 }),
+    }
+    .map_err(|cause| Error::Corrupt { what: "the store's state".to_owned(), cause })?;
+    let mut live = Live::new(header.capacity, header.search_dims as usize, state);
+    let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+    let mut batch: Vec<(u32, Occupant, SlotSize, Vec<u8>)> = Vec::new();
+    for entry in slots.iter().map_err(storage("read the slots"))? {
+        let (slot, value) = entry.map_err(storage("read the slots"))?;
+        let slot = slot.value();
+        if slot >= header.capacity {
+            return Err(Error::Corrupt {
+                what: "the table of slots".to_owned(),
+                cause: apcm_format::DecodeError::Limit {
+                    what: "a slot's number",
+                    found: slot.into(),
+                    max: u64::from(header.capacity) - 1,
+                },
+            });
+        }
+        match SlotRecord::decode(value.value(), slot_place(header.uuid, slot)) {
+            Ok(record) => {
+                let occupant = Occupant {
+                    seq: record.seq,
+                    pinned: record.flags.pinned,
+                    damaged: false,
+                    expires_at: record.expires_at,
+                };
+                let size = SlotSize {
+                    code: record.code.len() as u32,
+                    record: value.value().len() as u32,
+                    error: record.error.get(),
+                };
+                batch.push((slot, occupant, size, record.code.to_vec()));
+            }
+            // One damaged slot must not take the others with it: it stays where it is, and is no hit.
+            Err(_) => fill_damaged(&mut live, slot, value.value().len()),
+        }
+        if batch.len() == OPEN_BATCH {
+            fill(&mut live, codec, header.similarity, std::mem::take(&mut batch))?;
+        }
+    }
+    fill(&mut live, codec, header.similarity, batch)?;
+    let counters = transaction.open_table(COUNTERS).map_err(storage("open a table"))?;
+    for entry in counters.iter().map_err(storage("read the counts"))? {
+        let (number, value) = entry.map_err(storage("read the counts"))?;
+        let number = number.value();
+        // Counts that cannot be read are counts that were lost: they start again at 0.
+        if let Ok(chunk) = CounterChunk::decode(value.value(), counter_place(header.uuid, number)) {
+            let (counts, bank): (&mut Counts, _) = live.counts_mut();
+            counts.load(number, &chunk, bank);
+        }
+    }
+    Ok(live)
+}
+
+fn fill(
+    live: &mut Live,
+    codec: &dyn Codec,
+    similarity: Similarity,
+    batch: Vec<(u32, Occupant, SlotSize, Vec<u8>)>,
+) -> Result<()> {
+    let codes: Vec<&[u8]> = batch.iter().map(|(.., code)| code.as_slice()).collect();
+    let dims = live.scan().dims();
+    match codec.search_vectors(&codes, similarity) {
+        Ok(vectors) => {
+            for ((slot, occupant, size, _), vector) in batch.iter().zip(vectors.chunks_exact(dims)) {
+                live.fill(*slot, *occupant, Some(vector), *size);
+            }
+        }
+        // Some code is not one of this codec's. One by one, to find which.
+        Err(_) => {
+            for (slot, occupant, size, code) in &batch {
+                match codec.search_vectors(&[code], similarity) {
+                    Ok(vector) => live.fill(*slot, *occupant, Some(&vector), *size),
+                    Err(_) => fill_damaged(live, *slot, size.record as usize),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fill_damaged(live: &mut Live, slot: u32, record: usize) {
+    let occupant = Occupant { seq: 0, pinned: false, damaged: true, expires_at: None };
+    live.fill(slot, occupant, None, SlotSize { record: record as u32, ..SlotSize::default() });
+}

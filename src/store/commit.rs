@@ -1,0 +1,316 @@
+//! Commits: place purely, write once, and only then change what is in memory.
+
+use super::Inner;
+use super::counts::Taken;
+use super::guard::{guarded, is_fatal, storage};
+use super::live::SlotSize;
+use super::memory::{Committed, Evicted};
+use super::tables::{
+    COUNTERS, KEYS, META, METADATA, SLOTS, STATE, counter_place, meta_place, metadata_place, slot_place,
+};
+use super::transaction::Op;
+use crate::error::{Error, Result};
+use crate::policy::{AllPinned, Occupant, Placement, Planner};
+use apcm_format::{
+    MemoryId, SlotFlags, SlotKind, SlotMetadata, SlotRecord, StoreState, StoredReal, frame, limits,
+};
+use redb::{ReadableTable, Table, WriteTransaction};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+
+/// Disk space a commit wants to find, besides twice what it writes: room for redb to grow the file in its steps.
+const SPACE_MARGIN: u64 = 16 << 20;
+/// What a read may differ from the measurement through another batch size: rounding of the last bits.
+const ROUNDING_MARGIN: f32 = 1.0001;
+
+/// What a commit will change in memory once it is durable.
+struct Changes {
+    occupants: HashMap<u32, Option<Occupant>>,
+    /// Search vector and size of each slot that was written.
+    written: HashMap<u32, (Vec<f32>, SlotSize)>,
+    reset: HashSet<u32>,
+    taken: Taken,
+    state: StoreState,
+    done: Committed,
+}
+
+impl Inner {
+    pub(super) fn commit(&self, ops: Vec<Op>) -> Result<Committed> {
+        self.check_usable()?;
+        self.handle.writable()?;
+        if ops.is_empty() {
+            return Ok(Committed::default());
+        }
+        let _writer = self.writer.lock();
+        self.check_usable()?;
+        self.check_space(&ops)?;
+        let changes = self.poisoning(|| self.apply(ops))?;
+        Ok(self.swap_in(changes))
+    }
+
+    pub(super) fn flush(&self) -> Result<()> {
+        if self.handle.writable().is_err() {
+            return Ok(());
+        }
+        self.check_usable()?;
+        let _writer = self.writer.lock();
+        let changes = self.poisoning(|| self.apply(Vec::new()))?;
+        self.swap_in(changes);
+        Ok(())
+    }
+
+    /// Runs a commit; an error of the database leaves a handle that nobody may use again.
+    fn poisoning(&self, run: impl FnOnce() -> Result<Changes>) -> Result<Changes> {
+        let result = guarded("commit", run);
+        if let Err(error) = &result
+            && is_fatal(error)
+        {
+            self.poisoned.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn check_space(&self, ops: &[Op]) -> Result<()> {
+        let bytes: usize = ops
+            .iter()
+            .map(|op| match op {
+                Op::Write { encoded, .. } => encoded.code.len() + limits::SLOT_OVERHEAD_MAX + 256,
+                _ => 256,
+            })
+            .sum();
+        let needed = 2 * bytes as u64 + SPACE_MARGIN;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(std::path::Path::new("."));
+        // A file system that cannot say how much is free is written to all the same; it will say when it is full.
+        match fs4::available_space(folder) {
+            Ok(available) if available < needed => Err(Error::NoSpace { needed, available }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Places and writes the operations and the pending counts; nothing in memory changes.
+    fn apply(&self, ops: Vec<Op>) -> Result<Changes> {
+        let live = self.live.read();
+        let now = self.now();
+        let mut state = live.state();
+        let mut planner = Planner::new(live.bank(), |slot| live.counts().get(slot));
+        let mut done = Committed::default();
+        let mut written = HashMap::new();
+        // A commit without operations is a flush: with nothing pending it costs nothing.
+        if ops.is_empty() && live.counts().pending() == 0 {
+            return Ok(Changes {
+                occupants: HashMap::new(),
+                written,
+                reset: HashSet::new(),
+                taken: Taken::default(),
+                state,
+                done,
+            });
+        }
+        let transaction = self.handle.writable()?.begin_write().map_err(storage("begin a write"))?;
+        let (occupants, reset, taken) = {
+            let mut tables = Tables::open(self, &transaction)?;
+            if !ops.is_empty() {
+                // Expired memories leave with the first write that comes, so that their slots are free for it.
+                for slot in live.bank().expired(now) {
+                    tables.clear(slot)?;
+                    planner.remove(slot);
+                }
+            }
+            for op in ops {
+                match op {
+                    Op::Write { encoded, search, metadata, pinned, time_to_live } => {
+                        let error = StoredReal::at_least(encoded.error * ROUNDING_MARGIN);
+                        let seq = state.next_seq;
+                        state.next_seq += 1;
+                        let expires_at = time_to_live.map(|seconds| now.saturating_add(seconds));
+                        let mut occupant = Occupant { seq, pinned, damaged: false, expires_at };
+                        let old_slot = match &metadata.key {
+                            Some(key) => tables.slot_of(key)?,
+                            None => None,
+                        };
+                        let slot = match old_slot.and_then(|slot| Some((slot, planner.get(slot)?))) {
+                            Some((slot, old)) => {
+                                occupant.pinned |= old.pinned;
+                                occupant.expires_at = expires_at.or(old.expires_at);
+                                planner.replace(slot, occupant);
+                                slot
+                            }
+                            None => {
+                                let placement = planner.place(occupant);
+                                let placement = placement.map_err(|AllPinned| Error::AllPinned {
+                                    capacity: self.header.capacity,
+                                })?;
+                                if let Placement::Evict { slot, victim, count } = placement {
+                                    let SlotMetadata { key, values } = tables.clear(slot)?;
+                                    state.evictions += 1;
+                                    state.evictions_never_read += u64::from(count == 0);
+                                    let id = MemoryId { slot, seq: victim.seq };
+                                    done.evicted.push(Evicted { id, key, metadata: values, count });
+                                }
+                                placement.slot()
+                            }
+                        };
+                        let record = SlotRecord {
+                            kind: SlotKind::Record,
+                            flags: SlotFlags {
+                                pinned: occupant.pinned,
+                                without_predictor: encoded.without_predictor,
+                            },
+                            seq,
+                            written_at: now,
+                            expires_at: occupant.expires_at,
+                            last_access: None,
+                            policy_word: None,
+                            error,
+                            norm: StoredReal::at_least(encoded.norm),
+                            code: &encoded.code,
+                        };
+                        let record_len = tables.write(slot, &record, &metadata)?;
+                        let size = SlotSize {
+                            code: encoded.code.len() as u32,
+                            record: record_len as u32,
+                            error: error.get(),
+                        };
+                        written.insert(slot, (search, size));
+                        done.ids.push(MemoryId { slot, seq });
+                        done.errors.push(error.get());
+                    }
+                    Op::RemoveKey(key) => {
+                        if let Some(slot) = tables.slot_of(&key)? {
+                            tables.clear(slot)?;
+                            planner.remove(slot);
+                            done.removed += 1;
+                        }
+                    }
+                    Op::RemoveId(id) => {
+                        check_there(&planner, id)?;
+                        tables.clear(id.slot)?;
+                        planner.remove(id.slot);
+                        done.removed += 1;
+                    }
+                    Op::Pin(id, pinned) => {
+                        check_there(&planner, id)?;
+                        tables.pin(id.slot, pinned)?;
+                        planner.pin(id.slot, pinned);
+                    }
+                    Op::Position(name, position) => {
+                        let value = frame::seal(&position, meta_place(self.header.uuid, &name))?;
+                        tables.set_meta(&name, &value)?;
+                    }
+                }
+            }
+            let (occupants, reset) = planner.finish();
+            let taken = live.counts().take(&reset);
+            state.reads += taken.reads;
+            for (number, chunk) in taken.chunks() {
+                let value = chunk.encode(counter_place(self.header.uuid, number));
+                tables.counters.insert(number, value.as_slice()).map_err(storage("write counts"))?;
+            }
+            let value = frame::seal(&state, meta_place(self.header.uuid, STATE))?;
+            tables.set_meta(STATE, &value)?;
+            (occupants, reset, taken)
+        };
+        transaction.commit().map_err(|error| Error::OutcomeUnknown { source: Box::new(error) })?;
+        Ok(Changes { occupants, written, reset, taken, state, done })
+    }
+
+    /// Makes memory agree with the disk. Nothing here can fail.
+    fn swap_in(&self, changes: Changes) -> Committed {
+        let Changes { occupants, mut written, reset, taken, state, done } = changes;
+        let mut live = self.live.write();
+        for (slot, occupant) in occupants {
+            match (occupant, written.remove(&slot)) {
+                (Some(occupant), Some((search, size))) => live.fill(slot, occupant, Some(&search), size),
+                (Some(occupant), None) => live.update(slot, occupant),
+                (None, _) => live.empty(slot),
+            }
+        }
+        live.set_state(state);
+        let high_water = live.bank().high_water();
+        live.counts_mut().0.settle(taken, &reset, high_water);
+        done
+    }
+}
+
+fn check_there<C: Fn(u32) -> u32>(planner: &Planner<'_, C>, id: MemoryId) -> Result<()> {
+    match planner.get(id.slot) {
+        Some(occupant) if occupant.seq == id.seq && !occupant.damaged => Ok(()),
+        _ => Err(Error::NotFound { id }),
+    }
+}
+
+/// The tables of one write transaction.
+struct Tables<'a> {
+    inner: &'a Inner,
+    meta: Table<'a, &'static str, &'static [u8]>,
+    slots: Table<'a, u32, &'static [u8]>,
+    counters: Table<'a, u32, &'static [u8]>,
+    keys: Table<'a, &'static [u8], u32>,
+    metadata: Table<'a, u32, &'static [u8]>,
+}
+
+impl<'a> Tables<'a> {
+    fn open(inner: &'a Inner, transaction: &'a WriteTransaction) -> Result<Self> {
+        Ok(Self {
+            inner,
+            meta: transaction.open_table(META).map_err(storage("open a table"))?,
+            slots: transaction.open_table(SLOTS).map_err(storage("open a table"))?,
+            counters: transaction.open_table(COUNTERS).map_err(storage("open a table"))?,
+            keys: transaction.open_table(KEYS).map_err(storage("open a table"))?,
+            metadata: transaction.open_table(METADATA).map_err(storage("open a table"))?,
+        })
+    }
+
+    fn slot_of(&self, key: &[u8]) -> Result<Option<u32>> {
+        Ok(self.keys.get(key).map_err(storage("look up a key"))?.map(|slot| slot.value()))
+    }
+
+    /// Takes a slot's memory out of every table; gives what was said about it.
+    fn clear(&mut self, slot: u32) -> Result<SlotMetadata> {
+        self.slots.remove(slot).map_err(storage("empty a slot"))?;
+        let metadata = match self.metadata.remove(slot).map_err(storage("empty a slot"))? {
+            None => SlotMetadata::default(),
+            // Damaged metadata leave with their memory; a key they named leads to a slot that no longer names it.
+            Some(value) => {
+                frame::open(value.value(), metadata_place(self.inner.header.uuid, slot)).unwrap_or_default()
+            }
+        };
+        if let Some(key) = &metadata.key {
+            self.keys.remove(key.as_slice()).map_err(storage("remove a key"))?;
+        }
+        Ok(metadata)
+    }
+
+    /// Writes a slot's memory to every table; gives the length of its record.
+    fn write(&mut self, slot: u32, record: &SlotRecord<'_>, metadata: &SlotMetadata) -> Result<usize> {
+        let value = record.encode(slot_place(self.inner.header.uuid, slot))?;
+        self.slots.insert(slot, value.as_slice()).map_err(storage("write a slot"))?;
+        if let Some(key) = &metadata.key {
+            self.keys.insert(key.as_slice(), slot).map_err(storage("write a key"))?;
+        }
+        if *metadata == SlotMetadata::default() {
+            self.metadata.remove(slot).map_err(storage("write metadata"))?;
+        } else {
+            let value = frame::seal(metadata, metadata_place(self.inner.header.uuid, slot))?;
+            self.metadata.insert(slot, value.as_slice()).map_err(storage("write metadata"))?;
+        }
+        Ok(value.len())
+    }
+
+    fn pin(&mut self, slot: u32, pinned: bool) -> Result<()> {
+        let changed = {
+            let Some(value) = self.slots.get(slot).map_err(storage("look up a slot"))? else { return Ok(()) };
+            let mut record = self.inner.slot_record(slot, value.value())?;
+            record.flags.pinned = pinned;
+            record.encode(slot_place(self.inner.header.uuid, slot))?
+        };
+        self.slots.insert(slot, changed.as_slice()).map_err(storage("write a slot"))?;
+        Ok(())
+    }
+
+    fn set_meta(&mut self, name: &str, value: &[u8]) -> Result<()> {
+        self.meta.insert(name, value).map_err(storage("write the state"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! Opening and creating the file: probes, locks, and what a stranger's file is told apart by.
+
+use super::guard::{guarded, storage};
+use super::overlay::Overlay;
+use super::tables::{CODEC, HEADER, META, codec_chunk, codec_place};
+use crate::error::{Error, Result};
+use apcm_format::{DecodeError, StoreHeader, limits};
+use redb::{
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableError,
+};
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::path::Path;
+
+/// Memory redb may use for pages; its default of 1 GiB is not for an embedded store.
+const CACHE_BYTES: usize = 64 << 20;
+/// First bytes of every redb file.
+const REDB_MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
+
+/// An open database, for writing or for reading only.
+pub(super) enum Handle {
+    Writable(Database),
+    ReadOnly(ReadOnlyDatabase),
+}
+
+impl Handle {
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction> {
+        match self {
+            Self::Writable(database) => database.begin_read(),
+            Self::ReadOnly(database) => database.begin_read(),
+        }
+        .map_err(storage("begin a read"))
+    }
+
+    pub(super) fn writable(&self) -> Result<&Database> {
+        match self {
+            Self::Writable(database) => Ok(database),
+            Self::ReadOnly(_) => Err(Error::ReadOnly),
+        }
+    }
+}
+
+/// Opens a store for writing.
+pub(super) fn open_writable(path: &Path) -> Result<(Handle, StoreHeader)> {
+    check_magic(path)?;
+    let probe = || -> Result<StoreHeader> {
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io(path))?;
+        let overlay = Overlay::new(file).map_err(Error::io(path))?;
+        let database = builder().create_with_backend(overlay).map_err(|error| not_opened(path, error))?;
+        read_header(path, &database.begin_read().map_err(storage("begin a read"))?)
+    };
+    let header = foreign(path, guarded("look at the file", probe))?;
+    if !header.features.writable() {
+        return Err(Error::TooNew {
+            path: path.to_owned(),
+            cause: DecodeError::TooNew {
+                what: "a feature of this store (it may be opened for reading)",
+                found: header.features.read_only_compatible,
+                known: apcm_format::Features::READ_ONLY_COMPATIBLE_KNOWN,
+            },
+        });
+    }
+    let database =
+        guarded("open the file", || builder().open(path).map_err(|error| not_opened(path, error)))?;
+    Ok((Handle::Writable(database), header))
+}
+
+/// Opens a store for reading: other readers may have it open too.
+pub(super) fn open_read_only(path: &Path) -> Result<(Handle, StoreHeader)> {
+    check_magic(path)?;
+    let open = || -> Result<(Handle, StoreHeader)> {
+        let database = builder().open_read_only(path).map_err(|error| not_opened(path, error))?;
+        let handle = Handle::ReadOnly(database);
+        let header = read_header(path, &handle.begin_read()?)?;
+        Ok((handle, header))
+    };
+    foreign(path, guarded("open the file", open))
+}
+
+/// Creates the file: built under a temporary name beside it, synced, then renamed, never over another file.
+pub(super) fn create(path: &Path, header: &StoreHeader, codec: &[u8], state: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.exists() {
+        return Err(Error::Exists { path: path.to_owned() });
+    }
+    let temporary =
+        tempfile::Builder::new().prefix(".apcm-new-").tempfile_in(folder).map_err(Error::io(folder))?;
+    let build = || -> Result<()> {
+        let file = temporary.reopen().map_err(Error::io(path))?;
+        let database = builder().create_file(file).map_err(|error| not_opened(path, error))?;
+        let transaction = database.begin_write().map_err(storage("begin a write"))?;
+        {
+            let mut meta = transaction.open_table(META).map_err(storage("open a table"))?;
+            meta.insert(HEADER, header.encode().as_slice()).map_err(storage("write the header"))?;
+            meta.insert(super::tables::STATE, state).map_err(storage("write the state"))?;
+            let mut chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
+            for (number, chunk) in (0..).zip(codec.chunks(limits::CODEC_CHUNK_LEN)) {
+                let key = codec_chunk(number);
+                let crc = codec_place(header.uuid, key).crc(&[chunk]);
+                let value = [chunk, &crc.to_le_bytes()].concat();
+                chunks.insert(key, value.as_slice()).map_err(storage("write the codec"))?;
+            }
+            super::create_tables(&transaction)?;
+        }
+        transaction.commit().map_err(storage("commit the new store"))?;
+        Ok(())
+    };
+    guarded("create the store", build)?;
+    temporary.as_file().sync_all().map_err(Error::io(path))?;
+    temporary.persist_noclobber(path).map_err(|error| {
+        if error.error.kind() == std::io::ErrorKind::AlreadyExists {
+            Error::Exists { path: path.to_owned() }
+        } else {
+            Error::io(path)(error.error)
+        }
+    })?;
+    sync_folder(folder)
+}
+
+/// The codec's image, put together from its chunks.
+pub(super) fn read_codec(transaction: &ReadTransaction, header: &StoreHeader) -> Result<Vec<u8>> {
+    let chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
+    let mut image = Vec::new();
+    for entry in chunks.range(..=codec_chunk(u32::MAX)).map_err(storage("read the codec"))? {
+        let (key, value) = entry.map_err(storage("read the codec"))?;
+        let value = value.value();
+        let crc_fits = value.split_last_chunk::<4>().filter(|(chunk, crc)| {
+            chunk.len() <= limits::CODEC_CHUNK_LEN
+                && codec_place(header.uuid, key.value()).crc(&[chunk]) == u32::from_le_bytes(**crc)
+        });
+        let (chunk, _) = crc_fits.ok_or_else(|| Error::Corrupt {
+            what: format!("chunk {} of the codec", key.value()),
+            cause: DecodeError::Checksum { what: "a codec chunk" },
+        })?;
+        image.extend_from_slice(chunk);
+    }
+    Ok(image)
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn check_magic(path: &Path) -> Result<()> {
+    let mut first = Vec::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    if !file.metadata().map_err(Error::io(path))?.is_file() {
+        return Err(not_a_store(path, "not a regular file"));
+    }
+    file.take(REDB_MAGIC.len() as u64).read_to_end(&mut first).map_err(Error::io(path))?;
+    if first.is_empty() {
+        return Err(not_a_store(path, "the file is empty"));
+    }
+    if first != REDB_MAGIC {
+        return Err(not_a_store(path, "its first bytes are others"));
+    }
+    Ok(())
+}
+
+fn read_header(path: &Path, transaction: &ReadTransaction) -> Result<StoreHeader> {
+    let stranger = "a redb database of another program";
+    let meta = match transaction.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::Storage(error)) => return Err(storage("open a table")(error)),
+        Err(_) => return Err(not_a_store(path, stranger)),
+    };
+    let header = meta.get(HEADER).map_err(storage("read the header"))?;
+    let header = header.ok_or_else(|| not_a_store(path, stranger))?;
+    StoreHeader::decode(header.value()).map_err(|cause| match cause {
+        DecodeError::Magic { .. } => not_a_store(path, stranger),
+        DecodeError::TooNew { .. } => Error::TooNew { path: path.to_owned(), cause },
+        _ => Error::Corrupt { what: "the store's header".to_owned(), cause },
+    })
+}
+
+fn not_a_store(path: &Path, cause: &str) -> Error {
+    Error::NotAStore { path: path.to_owned(), cause: cause.to_owned() }
+}
+
+fn not_opened(path: &Path, error: DatabaseError) -> Error {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => Error::Locked { path: path.to_owned() },
+        DatabaseError::RepairAborted => Error::NeedsRecovery { path: path.to_owned() },
+        DatabaseError::UpgradeRequired(version) => {
+            not_a_store(path, &format!("a redb database in the old file format {version}"))
+        }
+        other => storage("open the file")(other),
+    }
+}
+
+/// A file that the database cannot read is no store that this handle may repair: cut short, garbled or foreign.
+fn foreign<T>(path: &Path, result: Result<T>) -> Result<T> {
+    result.map_err(|error| match error {
+        Error::Storage { source, .. } => {
+            not_a_store(path, &format!("cut short, damaged or foreign: {source}"))
+        }
+        other => other,
+    })
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
+}
+
+/// Windows makes a rename durable by itself and cannot open a folder as a file.
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> Result<()> {
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! What is in memory while a store is open; all of it can be made again from the file.
+
+use super::counts::Counts;
+use crate::index::ScanMatrix;
+use crate::policy::{Bank, Occupant};
+use apcm_format::{MemoryId, StoreState};
+
+/// What `stats` says about a slot without reading it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SlotSize {
+    /// Bytes of the code.
+    pub(super) code: u32,
+    /// Bytes of the slot record.
+    pub(super) record: u32,
+    /// Measured error.
+    pub(super) error: f32,
+}
+
+/// Sums over the occupied slots.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sums {
+    pub(super) code_bytes: u64,
+    pub(super) slot_bytes: u64,
+    pub(super) error: f64,
+    pub(super) damaged: u32,
+}
+
+/// Occupancy, search vectors, counts and state.
+#[derive(Debug)]
+pub(super) struct Live {
+    bank: Bank,
+    scan: ScanMatrix,
+    counts: Counts,
+    sizes: Vec<SlotSize>,
+    state: StoreState,
+}
+
+impl Live {
+    pub(super) fn new(capacity: u32, search_dims: usize, state: StoreState) -> Self {
+        Self {
+            bank: Bank::new(capacity),
+            scan: ScanMatrix::new(search_dims),
+            counts: Counts::default(),
+            sizes: Vec::new(),
+            state,
+        }
+    }
+
+    pub(super) fn bank(&self) -> &Bank {
+        &self.bank
+    }
+
+    pub(super) fn scan(&self) -> &ScanMatrix {
+        &self.scan
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub(super) fn counts_mut(&mut self) -> (&mut Counts, &Bank) {
+        (&mut self.counts, &self.bank)
+    }
+
+    pub(super) fn state(&self) -> StoreState {
+        self.state
+    }
+
+    pub(super) fn set_state(&mut self, state: StoreState) {
+        self.state = state;
+    }
+
+    /// Whether the memory of this id is there, and has not expired.
+    pub(super) fn holds(&self, id: MemoryId, now: u32) -> bool {
+        self.occupant(id.slot, now).is_some_and(|occupant| occupant.seq == id.seq)
+    }
+
+    /// The slot's occupant, unless it has expired.
+    pub(super) fn occupant(&self, slot: u32, now: u32) -> Option<Occupant> {
+        self.bank.get(slot).filter(|occupant| occupant.expires_at.is_none_or(|at| at > now))
+    }
+
+    /// Fills a slot.
+    pub(super) fn fill(&mut self, slot: u32, occupant: Occupant, search: Option<&[f32]>, size: SlotSize) {
+        self.bank.set(slot, Some(occupant));
+        match search {
+            Some(vector) => self.scan.set(slot, vector),
+            None => self.scan.clear(slot),
+        }
+        if slot as usize >= self.sizes.len() {
+            self.sizes.resize(slot as usize + 1, SlotSize::default());
+        }
+        self.sizes[slot as usize] = size;
+        self.counts.grow(self.bank.high_water());
+    }
+
+    /// Changes what is known of an occupant that stays.
+    pub(super) fn update(&mut self, slot: u32, occupant: Occupant) {
+        self.bank.set(slot, Some(occupant));
+    }
+
+    /// Empties a slot.
+    pub(super) fn empty(&mut self, slot: u32) {
+        self.bank.set(slot, None);
+        self.scan.clear(slot);
+        if let Some(size) = self.sizes.get_mut(slot as usize) {
+            *size = SlotSize::default();
+        }
+    }
+
+    pub(super) fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        for (slot, occupant) in self.bank.iter() {
+            let size = self.sizes.get(slot as usize).copied().unwrap_or_default();
+            sums.code_bytes += u64::from(size.code);
+            sums.slot_bytes += u64::from(size.record);
+            sums.error += f64::from(size.error);
+            sums.damaged += u32::from(occupant.damaged);
+        }
+        sums
+    }
+}

@@ -1,0 +1,192 @@
+//! What the store gives back, and what may be said about a memory when it goes in.
+
+use crate::record::Record;
+use apcm_format::{MemoryId, Metadata, RecordShape};
+use std::time::Duration;
+
+/// One memory, read.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Memory {
+    /// Its name for good.
+    pub id: MemoryId,
+    /// The user's key.
+    pub key: Option<Vec<u8>>,
+    /// The user's values.
+    pub metadata: Metadata,
+    /// The record, reconstructed.
+    pub record: Record,
+    /// Mean squared error per element of the reconstruction, measured when the record went in, rounded up.
+    pub error: f32,
+    /// Nearness to the query, where there was one.
+    pub similarity: Option<f32>,
+}
+
+/// One memory found by a search.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Hit {
+    /// Its name for good.
+    pub id: MemoryId,
+    /// The user's key.
+    pub key: Option<Vec<u8>>,
+    /// The user's values.
+    pub metadata: Metadata,
+    /// Cosine with the query, in `[-1, 1]`.
+    pub similarity: f32,
+    /// Mean squared error per element of its reconstruction, measured when it went in, rounded up.
+    pub error: f32,
+    /// The record, reconstructed, where the search asked for it.
+    pub record: Option<Record>,
+}
+
+/// What may be said about a memory when it goes in.
+///
+/// ```
+/// use apcm::{Attributes, Metadata};
+/// use std::time::Duration;
+/// let attributes = Attributes::default()
+///     .with_metadata(Metadata::from([("kind".into(), "note".into())]))
+///     .pinned()
+///     .expiring_in(Duration::from_secs(3600));
+/// # let _ = attributes;
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Attributes {
+    /// The user's values.
+    pub metadata: Metadata,
+    /// Never a victim.
+    pub pinned: bool,
+    /// How long it counts as occupied; for ever, if nothing is said.
+    pub time_to_live: Option<Duration>,
+}
+
+impl Attributes {
+    /// Adds values.
+    pub fn with_metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
+    /// Makes it never a victim.
+    pub fn pinned(mut self) -> Self {
+        self.pinned = true;
+        self
+    }
+
+    /// Lets it count as free after a while.
+    pub fn expiring_in(mut self, time_to_live: Duration) -> Self {
+        self.time_to_live = Some(time_to_live);
+        self
+    }
+}
+
+impl From<Metadata> for Attributes {
+    fn from(metadata: Metadata) -> Self {
+        Self { metadata, ..Self::default() }
+    }
+}
+
+/// A memory that made room for another.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Evicted {
+    /// Its name, which finds nothing from now on.
+    pub id: MemoryId,
+    /// The user's key.
+    pub key: Option<Vec<u8>>,
+    /// The user's values.
+    pub metadata: Metadata,
+    /// How often it had been read.
+    pub count: u32,
+}
+
+/// A memory that was written.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Put {
+    /// Its name for good.
+    pub id: MemoryId,
+    /// Mean squared error per element of what a read will return, rounded up.
+    pub error: f32,
+    /// Who made room for it.
+    pub evicted: Vec<Evicted>,
+}
+
+/// What a transaction did.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Committed {
+    /// A name for each record put in, in order. With more records than slots, the first ones are stale already.
+    pub ids: Vec<MemoryId>,
+    /// The measured error of each.
+    pub errors: Vec<f32>,
+    /// Who made room, in the order they left.
+    pub evicted: Vec<Evicted>,
+    /// How many memories were removed on request.
+    pub removed: usize,
+}
+
+/// The store in numbers.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Slots.
+    pub capacity: u32,
+    /// Slots that hold a memory, damaged ones included.
+    pub occupied: u32,
+    /// Slots that are free.
+    pub free: u32,
+    /// Slots whose memory is never a victim.
+    pub pinned: u32,
+    /// Slots whose stored bytes failed their checks.
+    pub damaged: u32,
+    /// Bytes of a code, averaged over the occupied slots.
+    pub code_bytes: f64,
+    /// Bytes of everything stored for a slot (code, header, checksums, count, keys, metadata), averaged.
+    pub slot_bytes: f64,
+    /// Axes of a record.
+    pub record_shape: Vec<usize>,
+    /// Length of the store's file.
+    pub file_bytes: u64,
+    /// Measured error, averaged over the occupied slots.
+    pub mean_error: f64,
+    /// Counted reads in the store's life.
+    pub reads: u64,
+    /// Memories that left because the store was full.
+    pub evictions: u64,
+    /// Those among them that nobody had ever read. If these are most, the newcomers leave before they are found:
+    /// give the store more slots, pin what must stay, or read what you write.
+    pub evictions_never_read: u64,
+    /// The codec in the file.
+    pub codec: CodecStats,
+}
+
+/// The codec in numbers.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct CodecStats {
+    /// `ordered`, `paper`, `plain`, or a codec's own name.
+    pub preset: String,
+    /// Name of the quantizer.
+    pub quantizer: String,
+    /// BLAKE3 of the codec's bytes.
+    pub fingerprint: String,
+    /// Weights.
+    pub parameters: u64,
+    /// Bytes it takes in the file.
+    pub bytes: u64,
+}
+
+/// What a store is: fixed when it was created.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Description {
+    /// Shape of every record.
+    pub shape: RecordShape,
+    /// How many slots.
+    pub capacity: u32,
+    /// What nearness means.
+    pub similarity: apcm_format::Similarity,
+}

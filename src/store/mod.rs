@@ -1,0 +1,455 @@
+//! The store: one file, a fixed number of slots, a codec.
+//!
+//! The only user of redb. What is in memory while a store is open (search vectors, occupancy, counts) changes only
+//! after the commit that makes it true, so a failed commit leaves the handle as it was.
+//!
+//! Locks, in the order they are taken: `writer` (one commit at a time), then `live` (readers share it, a commit
+//! holds it only to swap what changed). Neither is held while a record is encoded or decoded.
+
+mod builder;
+mod commit;
+mod counts;
+mod file;
+mod flusher;
+mod guard;
+mod iter;
+mod live;
+mod memory;
+mod overlay;
+mod read;
+mod search;
+mod tables;
+mod transaction;
+
+pub use builder::StoreBuilder;
+pub use iter::{Entries, Entry};
+pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, Hit, Memory, Put, Stats};
+pub use search::Search;
+pub use transaction::Transaction;
+
+use crate::codec::Codec;
+use crate::error::{Error, Result};
+use crate::record::{Record, Records};
+use apcm_format::{Fingerprint, IngestPosition, MemoryId, Metadata, StoreHeader, frame};
+use file::Handle;
+use flusher::Flusher;
+use guard::{guarded, storage};
+use live::Live;
+use parking_lot::{Mutex, RwLock};
+use redb::ReadableTableMetadata;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tables::{COUNTERS, KEYS, META, METADATA, SLOTS, meta_place};
+
+/// Seconds since 1970, as the store sees them.
+pub(crate) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// An embedded store for memories. See the [crate's front page](crate) for an example.
+///
+/// A store is `Send + Sync` and all its methods take `&self`: share one behind an `Arc`. One process may have a
+/// store open for writing, or any number for reading.
+pub struct Store {
+    inner: Arc<Inner>,
+    flusher: Option<Flusher>,
+}
+
+/// What the store shares with its flusher thread.
+struct Inner {
+    path: PathBuf,
+    header: StoreHeader,
+    codec: Box<dyn Codec>,
+    codec_bytes: u64,
+    handle: Handle,
+    live: RwLock<Live>,
+    /// Held by whoever commits.
+    writer: Mutex<()>,
+    poisoned: AtomicBool,
+    signal: Arc<flusher::Signal>,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.inner.path).field("header", &self.inner.header).finish()
+    }
+}
+
+impl Store {
+    /// Starts creating or opening a store with options.
+    pub fn builder() -> StoreBuilder {
+        StoreBuilder::new()
+    }
+
+    /// Opens a store for reading and writing; the codec comes from the file.
+    ///
+    /// Cost: reads every slot record once and derives the search vectors, on all cores.
+    ///
+    /// # Errors
+    /// [`NotAStore`](Error::NotAStore) and [`TooNew`](Error::TooNew) leave the file untouched, byte for byte;
+    /// [`Locked`](Error::Locked), [`Io`](Error::Io), [`UnknownCodec`](Error::UnknownCodec).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open(path)
+    }
+
+    /// Opens a store for reading, beside any number of other readers. Nothing is counted.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`NeedsRecovery`](Error::NeedsRecovery) after a crash.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open_read_only(path)
+    }
+
+    /// What the store is: shape, capacity, similarity.
+    pub fn description(&self) -> Description {
+        let header = &self.inner.header;
+        Description { shape: header.shape, capacity: header.capacity, similarity: header.similarity }
+    }
+
+    /// Where the store is.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The codec in the file.
+    pub fn codec(&self) -> &dyn Codec {
+        self.inner.codec.as_ref()
+    }
+
+    /// Names the codec in the file.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.inner.header.fingerprint
+    }
+
+    /// How many memories there are, expired ones not counted.
+    pub fn len(&self) -> usize {
+        let live = self.inner.live.read();
+        live.bank().occupied() as usize - live.bank().expired(self.inner.now()).count()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads the nearest memory and counts the access; `None` from an empty store.
+    ///
+    /// Cost: one pass over the search vectors, one lookup, one decoding; no disk write.
+    ///
+    /// # Errors
+    /// [`RecordShape`](Error::RecordShape), [`Corrupt`](Error::Corrupt) when the winner's bytes are damaged.
+    pub fn read(&self, query: &Record) -> Result<Option<Memory>> {
+        self.inner.nearest(query, true)
+    }
+
+    /// Reads the nearest memory without counting the access.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn peek(&self, query: &Record) -> Result<Option<Memory>> {
+        self.inner.nearest(query, false)
+    }
+
+    /// Starts a search for the nearest memories: see [`Search`].
+    pub fn search<'a>(&'a self, query: &Record) -> Search<'a> {
+        Search::new(&self.inner, Records::from(query))
+    }
+
+    /// Starts a search for each of several queries, answered by [`Search::run_all`].
+    pub fn search_many<'a>(&'a self, queries: &Records) -> Search<'a> {
+        Search::new(&self.inner, queries.clone())
+    }
+
+    /// Reads the memory with this key and counts the access.
+    ///
+    /// # Errors
+    /// [`Corrupt`](Error::Corrupt), [`Storage`](Error::Storage).
+    pub fn get(&self, key: &[u8]) -> Result<Option<Memory>> {
+        self.inner.by_key(key, true)
+    }
+
+    /// Reads the memory with this key without counting the access.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn peek_key(&self, key: &[u8]) -> Result<Option<Memory>> {
+        self.inner.by_key(key, false)
+    }
+
+    /// Reads the memory with this id and counts the access.
+    ///
+    /// # Errors
+    /// [`NotFound`](Error::NotFound) for an id whose memory left, whoever has its slot now.
+    pub fn get_id(&self, id: MemoryId) -> Result<Memory> {
+        self.inner.by_id(id, true)
+    }
+
+    /// Reads the memory with this id without counting the access.
+    ///
+    /// # Errors
+    /// As [`get_id`](Self::get_id).
+    pub fn peek_id(&self, id: MemoryId) -> Result<Memory> {
+        self.inner.by_id(id, false)
+    }
+
+    /// Whether there is a memory with this key.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage).
+    pub fn contains(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.inner.find_key(key)?.is_some())
+    }
+
+    /// The id of the memory with this key.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage).
+    pub fn id_of(&self, key: &[u8]) -> Result<Option<MemoryId>> {
+        self.inner.find_key(key)
+    }
+
+    /// How often the memory has been read since it was written; `None` for an id whose memory left.
+    pub fn access_count(&self, id: MemoryId) -> Option<u32> {
+        let live = self.inner.live.read();
+        live.holds(id, self.inner.now()).then(|| live.counts().get(id.slot))
+    }
+
+    /// Stores a record: in the first free slot, or in the place of the least used memory.
+    ///
+    /// One durable transaction. For many records, [`begin_write`](Self::begin_write) is many times faster.
+    ///
+    /// # Errors
+    /// [`RecordShape`](Error::RecordShape), [`AllPinned`](Error::AllPinned), [`NoSpace`](Error::NoSpace): nothing
+    /// was written. [`OutcomeUnknown`](Error::OutcomeUnknown): open the store again and look.
+    pub fn insert(&self, record: &Record) -> Result<Put> {
+        self.insert_with(record, Attributes::default())
+    }
+
+    /// Stores a record with metadata, a pin or an expiry.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn insert_with(&self, record: &Record, attributes: impl Into<Attributes>) -> Result<Put> {
+        let mut transaction = self.begin_write();
+        transaction.insert_with(record, attributes)?;
+        transaction.commit_one()
+    }
+
+    /// Stores a record under a key, in the place of the record that had it: that one's count, pin and expiry stay.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), and [`Argument`](Error::Argument) for an empty or overlong key.
+    pub fn put(&self, key: &[u8], record: &Record, attributes: impl Into<Attributes>) -> Result<Put> {
+        let mut transaction = self.begin_write();
+        transaction.put(key, record, attributes)?;
+        transaction.commit_one()
+    }
+
+    /// Stores the mean of a batch in one slot: the write of the ApCM paper, which averages `z_comp` over the batch.
+    ///
+    /// The measured error is against the mean of the batch's records.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), and [`Argument`](Error::Argument) for an empty batch.
+    pub fn write_mean(&self, batch: &Records) -> Result<Put> {
+        let mut transaction = self.begin_write();
+        transaction.write_mean(batch, Attributes::default())?;
+        transaction.commit_one()
+    }
+
+    /// Removes the memory with this key; whether there was one.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage), [`OutcomeUnknown`](Error::OutcomeUnknown).
+    pub fn remove(&self, key: &[u8]) -> Result<bool> {
+        let mut transaction = self.begin_write();
+        transaction.remove(key)?;
+        Ok(transaction.commit()?.removed > 0)
+    }
+
+    /// Removes the memory with this id.
+    ///
+    /// # Errors
+    /// [`NotFound`](Error::NotFound) for an id whose memory left.
+    pub fn remove_id(&self, id: MemoryId) -> Result<()> {
+        let mut transaction = self.begin_write();
+        transaction.remove_id(id);
+        transaction.commit().map(drop)
+    }
+
+    /// Makes a memory never a victim, or a possible one again.
+    ///
+    /// # Errors
+    /// [`NotFound`](Error::NotFound) for an id whose memory left.
+    pub fn pin(&self, id: MemoryId, pinned: bool) -> Result<()> {
+        let mut transaction = self.begin_write();
+        transaction.pin(id, pinned);
+        transaction.commit().map(drop)
+    }
+
+    /// Starts a transaction: a buffer of operations that take effect together, or not at all.
+    pub fn begin_write(&self) -> Transaction<'_> {
+        Transaction::new(&self.inner)
+    }
+
+    /// All memories in slot order, as of now; records are decoded only where asked for.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage).
+    pub fn iter(&self) -> Result<Entries<'_>> {
+        Entries::new(&self.inner)
+    }
+
+    /// Brings access counts to the disk.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage), [`OutcomeUnknown`](Error::OutcomeUnknown). Nothing to do on a read-only handle.
+    pub fn flush(&self) -> Result<()> {
+        self.inner.flush()
+    }
+
+    /// The store in numbers.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage), [`Io`](Error::Io).
+    pub fn stats(&self) -> Result<Stats> {
+        self.inner.stats()
+    }
+
+    /// How far a dataset of this name has been ingested.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage), [`Corrupt`](Error::Corrupt).
+    pub fn ingest_position(&self, name: &str) -> Result<Option<IngestPosition>> {
+        let inner = &self.inner;
+        inner.reading("read a position", || {
+            let name = format!("{}{name}", transaction::POSITION_PREFIX);
+            let meta = inner.handle.begin_read()?.open_table(META).map_err(storage("open a table"))?;
+            let Some(value) = meta.get(name.as_str()).map_err(storage("read a position"))? else {
+                return Ok(None);
+            };
+            frame::open(value.value(), meta_place(inner.header.uuid, &name))
+                .map(Some)
+                .map_err(|cause| Error::Corrupt { what: format!("the position {name:?}"), cause })
+        })
+    }
+
+    /// Flushes, ends the flusher and closes the file.
+    ///
+    /// Dropping a store does the same and forgets the error.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush). The store is closed all the same.
+    pub fn close(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        match self.flusher.take() {
+            Some(flusher) => {
+                flusher.join();
+                self.inner.flush()
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Counts that could not be flushed are the documented loss; a destructor has nobody to tell.
+        let _ = self.end();
+    }
+}
+
+impl Inner {
+    /// The time, as slots keep it.
+    fn now(&self) -> u32 {
+        u32::try_from((self.clock)()).unwrap_or(u32::MAX)
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::Acquire) { Err(Error::Poisoned) } else { Ok(()) }
+    }
+
+    /// Runs something that reads the database; a storage error poisons the handle.
+    fn reading<T>(&self, during: &'static str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.check_usable()?;
+        let result = guarded(during, run);
+        if let Err(error) = &result
+            && guard::is_fatal(error)
+        {
+            self.poisoned.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let file_bytes = std::fs::metadata(&self.path).map_err(Error::io(&self.path))?.len();
+        let (metadata_bytes, key_count) = self.reading("count what is stored", || {
+            let transaction = self.handle.begin_read()?;
+            let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
+            let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
+            let stored = metadata.stats().map_err(storage("count metadata"))?.stored_bytes()
+                + keys.stats().map_err(storage("count keys"))?.stored_bytes();
+            Ok((stored, keys.len().map_err(storage("count keys"))?))
+        })?;
+        debug_assert!(key_count <= u64::from(self.header.capacity));
+        let live = self.live.read();
+        let sums = live.sums();
+        let readable = f64::from(live.bank().occupied() - sums.damaged).max(1.0);
+        let occupied = live.bank().occupied();
+        // Beside its record a slot has a key in `slots` and a count in `counters`, four bytes each.
+        let slot_bytes = (sums.slot_bytes + metadata_bytes) as f64 / f64::from(occupied).max(1.0) + 8.0;
+        let info = self.codec.info();
+        Ok(Stats {
+            capacity: self.header.capacity,
+            occupied,
+            free: self.header.capacity - occupied,
+            pinned: live.bank().pinned(),
+            damaged: sums.damaged,
+            code_bytes: sums.code_bytes as f64 / readable,
+            slot_bytes: if occupied == 0 { 0.0 } else { slot_bytes },
+            record_shape: self.header.shape.dims(),
+            file_bytes,
+            mean_error: sums.error / readable,
+            reads: live.state().reads + live.counts().pending(),
+            evictions: live.state().evictions,
+            evictions_never_read: live.state().evictions_never_read,
+            codec: CodecStats {
+                preset: info.preset,
+                quantizer: info.quantizer,
+                fingerprint: self.header.fingerprint.to_string(),
+                parameters: info.parameters,
+                bytes: self.codec_bytes,
+            },
+        })
+    }
+}
+
+/// Makes every table exist, so that readers need not ask.
+fn create_tables(transaction: &redb::WriteTransaction) -> Result<()> {
+    transaction.open_table(SLOTS).map_err(storage("create a table"))?;
+    transaction.open_table(COUNTERS).map_err(storage("create a table"))?;
+    transaction.open_table(KEYS).map_err(storage("create a table"))?;
+    transaction.open_table(METADATA).map_err(storage("create a table"))?;
+    Ok(())
+}
+
+/// Metadata as the public face takes it, or an error with the numbers.
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
+    let most = apcm_format::limits::KEY_LEN_MAX;
+    if key.is_empty() || key.len() > most {
+        return Err(Error::argument("a key", format!("1 to {most} bytes"), format!("{} bytes", key.len())));
+    }
+    Ok(())
+}
+
+/// Field names are bounded by the format; said here, where the caller can still change them.
+pub(crate) fn check_metadata(metadata: &Metadata) -> Result<()> {
+    let most = apcm_format::limits::FIELD_NAME_LEN_MAX;
+    match metadata.keys().find(|name| name.len() > most) {
+        Some(name) => Err(Error::argument("a field's name", format!("at most {most} bytes"), name.len())),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,178 @@
+//! Reads: rank in memory, look up in a snapshot, check that both speak of the same write, decode outside all locks.
+
+use super::flusher::BUMPS_MAX;
+use super::guard::storage;
+use super::memory::Memory;
+use super::tables::{KEYS, METADATA, SLOTS, metadata_place, slot_place};
+use super::{Inner, check_key};
+use crate::codec::StoredCode;
+use crate::error::{Error, Result};
+use crate::record::{Record, Records};
+use apcm_format::{DecodeError, MemoryId, SlotMetadata, SlotRecord, frame};
+use redb::ReadTransaction;
+
+/// A slot's stored form, copied out of the database: guards pin pages and are never handed on.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) id: MemoryId,
+    pub(super) code: Vec<u8>,
+    pub(super) without_predictor: bool,
+    pub(super) pinned: bool,
+    pub(super) written_at: u32,
+    pub(super) expires_at: Option<u32>,
+    pub(super) error: f32,
+    pub(super) norm: f32,
+    pub(super) metadata: SlotMetadata,
+}
+
+impl Stored {
+    pub(super) fn code(&self) -> StoredCode<'_> {
+        StoredCode { bytes: &self.code, without_predictor: self.without_predictor }
+    }
+
+    pub(super) fn into_memory(self, record: Record, similarity: Option<f32>) -> Memory {
+        Memory {
+            id: self.id,
+            key: self.metadata.key,
+            metadata: self.metadata.values,
+            record,
+            error: self.error,
+            similarity,
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn nearest(&self, query: &Record, counted: bool) -> Result<Option<Memory>> {
+        let vector = self.codec.query_vectors(&Records::from(query), self.header.similarity)?;
+        loop {
+            let now = self.now();
+            let best = {
+                let live = self.live.read();
+                let admit = |slot| live.occupant(slot, now).is_some();
+                let best = live.scan().nearest(&vector, 1, f32::NEG_INFINITY, admit);
+                best.first().and_then(|best| Some((*best, live.occupant(best.slot, now)?.seq)))
+            };
+            let Some((best, seq)) = best else { return Ok(None) };
+            let id = MemoryId { slot: best.slot, seq };
+            // A commit may have come between ranking and looking: then what was ranked is gone, and the reader
+            // ranks again what is there now.
+            if let Some(stored) =
+                self.reading("read a memory", || self.stored(&self.handle.begin_read()?, id))?
+            {
+                let record = self.decode(&stored)?;
+                self.count(id, counted);
+                return Ok(Some(stored.into_memory(record, Some(best.similarity))));
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    pub(super) fn by_key(&self, key: &[u8], counted: bool) -> Result<Option<Memory>> {
+        loop {
+            let Some(id) = self.find_key(key)? else { return Ok(None) };
+            match self.by_id(id, counted) {
+                // Replaced since: the key leads elsewhere now, or nowhere.
+                Err(Error::NotFound { .. }) => std::thread::yield_now(),
+                result => return result.map(Some),
+            }
+        }
+    }
+
+    pub(super) fn by_id(&self, id: MemoryId, counted: bool) -> Result<Memory> {
+        let stored = self.reading("read a memory", || self.stored(&self.handle.begin_read()?, id))?;
+        let now = self.now();
+        let stored = stored
+            .filter(|stored| stored.expires_at.is_none_or(|at| at > now))
+            .ok_or(Error::NotFound { id })?;
+        let record = self.decode(&stored)?;
+        self.count(id, counted);
+        Ok(stored.into_memory(record, None))
+    }
+
+    pub(super) fn find_key(&self, key: &[u8]) -> Result<Option<MemoryId>> {
+        check_key(key)?;
+        let found = self.reading("look up a key", || {
+            let transaction = self.handle.begin_read()?;
+            let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
+            let Some(slot) = keys.get(key).map_err(storage("look up a key"))? else { return Ok(None) };
+            let slot = slot.value();
+            // The row of a key carries no checksum: the slot must name the key in return.
+            let metadata = self.metadata(&transaction, slot)?;
+            if metadata.key.as_deref() != Some(key) {
+                return Err(Error::Corrupt {
+                    what: format!("the key {:?}", String::from_utf8_lossy(key)),
+                    cause: DecodeError::Invalid { what: "the slot of a key", found: slot.into() },
+                });
+            }
+            let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+            let Some(value) = slots.get(slot).map_err(storage("look up a slot"))? else { return Ok(None) };
+            let record = self.slot_record(slot, value.value())?;
+            Ok(Some((MemoryId { slot, seq: record.seq }, record.expires_at)))
+        })?;
+        let now = self.now();
+        Ok(found.filter(|(_, expires_at)| expires_at.is_none_or(|at| at > now)).map(|(id, _)| id))
+    }
+
+    /// The memory of this id in a snapshot, or `None` when its slot is empty or another's.
+    pub(super) fn stored(&self, transaction: &ReadTransaction, id: MemoryId) -> Result<Option<Stored>> {
+        let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+        let Some(value) = slots.get(id.slot).map_err(storage("look up a slot"))? else { return Ok(None) };
+        let record = self.slot_record(id.slot, value.value())?;
+        if record.seq != id.seq {
+            return Ok(None);
+        }
+        let metadata = self.metadata(transaction, id.slot)?;
+        Ok(Some(Stored {
+            id,
+            code: record.code.to_vec(),
+            without_predictor: record.flags.without_predictor,
+            pinned: record.flags.pinned,
+            written_at: record.written_at,
+            expires_at: record.expires_at,
+            error: record.error.get(),
+            norm: record.norm.get(),
+            metadata,
+        }))
+    }
+
+    pub(super) fn slot_record<'a>(&self, slot: u32, bytes: &'a [u8]) -> Result<SlotRecord<'a>> {
+        SlotRecord::decode(bytes, slot_place(self.header.uuid, slot))
+            .map_err(|cause| Error::Corrupt { what: format!("slot {slot}"), cause })
+    }
+
+    pub(super) fn metadata(&self, transaction: &ReadTransaction, slot: u32) -> Result<SlotMetadata> {
+        let table = transaction.open_table(METADATA).map_err(storage("open a table"))?;
+        match table.get(slot).map_err(storage("look up metadata"))? {
+            None => Ok(SlotMetadata::default()),
+            Some(value) => frame::open(value.value(), metadata_place(self.header.uuid, slot))
+                .map_err(|cause| Error::Corrupt { what: format!("the metadata of slot {slot}"), cause }),
+        }
+    }
+
+    pub(super) fn decode(&self, stored: &Stored) -> Result<Record> {
+        let records =
+            self.codec.decode(&[stored.code()]).map_err(|error| corrupt_code(stored.id.slot, error))?;
+        Ok(records.get(0))
+    }
+
+    /// Counts an access, if the memory is still there. Read-only handles never count.
+    pub(super) fn count(&self, id: MemoryId, counted: bool) {
+        if !counted || self.handle.writable().is_err() {
+            return;
+        }
+        let live = self.live.read();
+        let there = live.bank().get(id.slot).is_some_and(|occupant| occupant.seq == id.seq);
+        if there && live.counts().bump(id.slot) == BUMPS_MAX {
+            self.signal.flush_soon();
+        }
+    }
+}
+
+/// A code that passed its checksum and that the codec refuses all the same.
+pub(super) fn corrupt_code(slot: u32, error: Error) -> Error {
+    match error {
+        Error::Format(cause) => Error::Corrupt { what: format!("the code in slot {slot}"), cause },
+        other => other,
+    }
+}

@@ -1,0 +1,47 @@
+//! Every table of the store, and the places of their values.
+
+use apcm_format::{Place, StoreUuid, Table};
+use redb::TableDefinition;
+
+/// Name to header, state and positions.
+pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+/// Codec number and chunk number to at most 64 KiB of a codec's image.
+pub(super) const CODEC: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("codec");
+/// Slot to slot record.
+pub(super) const SLOTS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("slots");
+/// Chunk number to 250 access counts.
+pub(super) const COUNTERS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("counters");
+/// User key to slot. The slot's metadata names the key in return, under a checksum.
+pub(super) const KEYS: TableDefinition<'static, &[u8], u32> = TableDefinition::new("keys");
+/// Slot to framed key and values.
+pub(super) const METADATA: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("metadata");
+
+/// Name of the header in `meta`.
+pub(super) const HEADER: &str = "header";
+/// Name of the state in `meta`.
+pub(super) const STATE: &str = "state";
+
+/// The key of a chunk of the store's own codec, which is number 0.
+pub(super) fn codec_chunk(chunk: u32) -> u64 {
+    u64::from(chunk)
+}
+
+pub(super) fn slot_place(store: StoreUuid, slot: u32) -> Place {
+    Place::numbered(store, Table::Slots, slot.into())
+}
+
+pub(super) fn counter_place(store: StoreUuid, chunk: u32) -> Place {
+    Place::numbered(store, Table::Counters, chunk.into())
+}
+
+pub(super) fn metadata_place(store: StoreUuid, slot: u32) -> Place {
+    Place::numbered(store, Table::Metadata, slot.into())
+}
+
+pub(super) fn codec_place(store: StoreUuid, key: u64) -> Place {
+    Place::numbered(store, Table::Codec, key)
+}
+
+pub(super) fn meta_place(store: StoreUuid, name: &str) -> Place {
+    Place::named(store, Table::Meta, name.as_bytes())
+}

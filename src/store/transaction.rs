@@ -1,0 +1,226 @@
+//! A transaction is a buffer: operations are staged and encoded here, placed and written at commit.
+
+use super::memory::{Attributes, Committed, Put};
+use super::{Inner, check_key, check_metadata};
+use crate::codec::Encoded;
+use crate::error::{Error, Result};
+use crate::record::{Record, Records, check_shape};
+use apcm_format::{IngestPosition, MemoryId, SlotMetadata, limits};
+use std::collections::HashMap;
+
+/// What names of ingest positions begin with in `meta`.
+pub(super) const POSITION_PREFIX: &str = "ingest:";
+
+/// One staged operation.
+#[derive(Debug)]
+pub(super) enum Op {
+    /// A record, with its key if it has one.
+    Write {
+        encoded: Encoded,
+        search: Vec<f32>,
+        metadata: SlotMetadata,
+        pinned: bool,
+        time_to_live: Option<u32>,
+    },
+    /// Remove by key; nothing happens if there is none.
+    RemoveKey(Vec<u8>),
+    /// Remove by id; an error if its memory left.
+    RemoveId(MemoryId),
+    /// Pin or unpin; an error if its memory left.
+    Pin(MemoryId, bool),
+    /// Note how far a dataset was ingested.
+    Position(String, IngestPosition),
+}
+
+/// Operations that take effect together, durably, or not at all.
+///
+/// Staging encodes and does not touch the store: no lock is held, other writers go on, and dropping the transaction
+/// discards it. Where records go, and who leaves, is decided at [`commit`](Self::commit).
+#[derive(Debug)]
+#[must_use = "dropping a transaction discards it"]
+pub struct Transaction<'a> {
+    inner: &'a Inner,
+    ops: Vec<Op>,
+    /// Keys as this transaction leaves them: put or removed.
+    keys: HashMap<Vec<u8>, bool>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(inner: &'a Inner) -> Self {
+        Self { inner, ops: Vec::new(), keys: HashMap::new() }
+    }
+
+    /// How many operations are staged.
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Stages a record.
+    ///
+    /// # Errors
+    /// [`RecordShape`](Error::RecordShape); the transaction stays usable, here and below.
+    pub fn insert(&mut self, record: &Record) -> Result<()> {
+        self.insert_with(record, Attributes::default())
+    }
+
+    /// Stages a record with metadata, a pin or an expiry.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn insert_with(&mut self, record: &Record, attributes: impl Into<Attributes>) -> Result<()> {
+        self.write_all(&Records::from(record), [(None, attributes.into())])
+    }
+
+    /// Stages many records: one encoding for all of them.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn insert_all(&mut self, records: &Records) -> Result<()> {
+        self.write_all(records, std::iter::repeat_n((None, Attributes::default()), records.len()))
+    }
+
+    /// Stages a record under a key.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), and [`Argument`](Error::Argument) for an empty or overlong key.
+    pub fn put(&mut self, key: &[u8], record: &Record, attributes: impl Into<Attributes>) -> Result<()> {
+        self.write_all(&Records::from(record), [(Some(key.to_vec()), attributes.into())])
+    }
+
+    /// Stages many records, each with an optional key and attributes: one encoding for all of them.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), and [`Argument`](Error::Argument) when there are not as many attributes as records.
+    pub fn write_all(
+        &mut self,
+        records: &Records,
+        attributes: impl IntoIterator<Item = (Option<Vec<u8>>, Attributes)>,
+    ) -> Result<()> {
+        let attributes: Vec<_> = attributes.into_iter().collect();
+        if attributes.len() != records.len() {
+            return Err(Error::argument(
+                "the attributes of a batch",
+                records.len().to_string(),
+                attributes.len(),
+            ));
+        }
+        for (key, attributes) in &attributes {
+            if let Some(key) = key {
+                check_key(key)?;
+            }
+            check_metadata(&attributes.metadata)?;
+        }
+        self.inner.handle.writable()?;
+        check_shape(self.inner.header.shape, records.shape())?;
+        let encoded = self.inner.codec.encode(records)?;
+        self.stage(encoded, attributes)
+    }
+
+    /// Stages the mean of a batch as one record.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), and [`Argument`](Error::Argument) for an empty batch.
+    pub fn write_mean(&mut self, batch: &Records, attributes: impl Into<Attributes>) -> Result<()> {
+        if batch.is_empty() {
+            return Err(Error::argument("a batch to average", "at least one record", "none"));
+        }
+        let attributes = attributes.into();
+        check_metadata(&attributes.metadata)?;
+        self.inner.handle.writable()?;
+        check_shape(self.inner.header.shape, batch.shape())?;
+        let encoded = self.inner.codec.encode_mean(batch)?;
+        self.stage(vec![encoded], vec![(None, attributes)])
+    }
+
+    /// Stages the removal of the memory with this key, if there is one at commit.
+    ///
+    /// # Errors
+    /// [`Argument`](Error::Argument) for an empty or overlong key.
+    pub fn remove(&mut self, key: &[u8]) -> Result<()> {
+        check_key(key)?;
+        self.keys.insert(key.to_vec(), false);
+        self.ops.push(Op::RemoveKey(key.to_vec()));
+        Ok(())
+    }
+
+    /// Stages the removal of a memory; the commit fails with [`NotFound`](Error::NotFound) if it left before.
+    pub fn remove_id(&mut self, id: MemoryId) {
+        self.ops.push(Op::RemoveId(id));
+    }
+
+    /// Stages pinning or unpinning; the commit fails with [`NotFound`](Error::NotFound) if the memory left before.
+    pub fn pin(&mut self, id: MemoryId, pinned: bool) {
+        self.ops.push(Op::Pin(id, pinned));
+    }
+
+    /// Notes how far a dataset has been ingested; see [`Store::ingest_position`](super::Store::ingest_position).
+    pub fn set_ingest_position(&mut self, name: &str, position: IngestPosition) {
+        self.ops.push(Op::Position(format!("{POSITION_PREFIX}{name}"), position));
+    }
+
+    /// Whether there is a memory with this key, as this transaction sees it: its own staged keys come first.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage).
+    pub fn contains(&self, key: &[u8]) -> Result<bool> {
+        match self.keys.get(key) {
+            Some(&there) => Ok(there),
+            None => Ok(self.inner.find_key(key)?.is_some()),
+        }
+    }
+
+    /// Places and writes everything that was staged, in one durable transaction.
+    ///
+    /// # Errors
+    /// [`AllPinned`](Error::AllPinned), [`NotFound`](Error::NotFound), [`NoSpace`](Error::NoSpace): nothing was
+    /// written. [`OutcomeUnknown`](Error::OutcomeUnknown): all or nothing was; open the store again and look.
+    pub fn commit(self) -> Result<Committed> {
+        self.inner.commit(self.ops)
+    }
+
+    /// Commits a transaction of one record.
+    pub(super) fn commit_one(self) -> Result<Put> {
+        let Committed { ids, errors, evicted, .. } = self.commit()?;
+        match (ids.first(), errors.first()) {
+            (Some(&id), Some(&error)) => Ok(Put { id, error, evicted }),
+            _ => Err(Error::argument("a transaction of one", "one record", "none")),
+        }
+    }
+
+    fn stage(&mut self, encoded: Vec<Encoded>, attributes: Vec<(Option<Vec<u8>>, Attributes)>) -> Result<()> {
+        if let Some(long) = encoded.iter().find(|encoded| encoded.code.len() > limits::CODE_LEN_MAX) {
+            return Err(Error::argument(
+                "the length of a code",
+                format!("at most {}", limits::CODE_LEN_MAX),
+                long.code.len(),
+            ));
+        }
+        // Derived from the code, as opening the store will: what is ranked now is what is ranked then.
+        let codes: Vec<&[u8]> = encoded.iter().map(|encoded| encoded.code.as_slice()).collect();
+        let vectors = self.inner.codec.search_vectors(&codes, self.inner.header.similarity)?;
+        let dims = self.inner.header.search_dims as usize;
+        for ((encoded, search), (key, attributes)) in
+            encoded.into_iter().zip(vectors.chunks_exact(dims)).zip(attributes)
+        {
+            if let Some(key) = &key {
+                self.keys.insert(key.clone(), true);
+            }
+            let Attributes { metadata: values, pinned, time_to_live } = attributes;
+            let seconds =
+                |time: std::time::Duration| u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX);
+            self.ops.push(Op::Write {
+                encoded,
+                search: search.to_vec(),
+                metadata: SlotMetadata { key, values },
+                pinned,
+                time_to_live: time_to_live.map(seconds),
+            });
+        }
+        Ok(())
+    }
+}
