@@ -18,7 +18,9 @@ mod store;
 pub use apcm_format::{
     Fingerprint, MemoryId, Metadata, Preset, RecordShape, Similarity, Value, WeightPrecision,
 };
-pub use codec::{Codec, Device, Encoded, FlowCodec, PlainCodec, QuantizerSpec, StoredCode, Trained, Trainer};
+pub use codec::{
+    Codec, CodecInfo, Device, Encoded, FlowCodec, PlainCodec, QuantizerSpec, StoredCode, Trained, Trainer,
+};
 pub use error::{Error, Result};
 pub use filter::Filter;
 pub use record::{Record, Records};

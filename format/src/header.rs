@@ -118,10 +118,10 @@ impl StoreHeader {
     /// [`Magic`](DecodeError::Magic) when the bytes are something else, [`TooNew`](DecodeError::TooNew) for a
     /// newer major version or unknown incompatible features, and the other variants for damage.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(WHAT, bytes);
-        if reader.array()? != MAGIC {
+        let Some(rest) = bytes.strip_prefix(&MAGIC) else {
             return Err(DecodeError::Magic { what: WHAT });
-        }
+        };
+        let mut reader = Reader::new(WHAT, rest);
         // The version is looked at before the checksum: a newer version may lay out, and check, the rest differently.
         let major = reader.u16()?;
         if major > MAJOR {

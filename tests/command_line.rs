@@ -1,0 +1,239 @@
+//! The program, as a user types it: what it prints, what it writes, how it ends.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use apcm::ingest::npy;
+use common::{Home, noise};
+use std::process::{Command, Output};
+
+struct Shell {
+    home: Home,
+}
+
+impl Shell {
+    fn new() -> Self {
+        Self { home: Home::new() }
+    }
+
+    fn run(&self, line: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_apcm"))
+            .args(line)
+            .current_dir(self.home.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command that must succeed; gives its JSON document.
+    fn json(&self, line: &[&str]) -> serde_json::Value {
+        let output = self.run(&[line, &["--json"]].concat());
+        assert!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stderr.is_empty(), "no progress without a terminal");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail; gives its exit code and its one line.
+    fn fails(&self, line: &[&str]) -> (i32, String) {
+        let output = self.run(line);
+        assert!(output.stdout.is_empty(), "{line:?}");
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// A dataset of 200 records of 12 values, a codec, and a store of 150 slots with the first 100 in it.
+    fn filled(&self) {
+        npy::write(&self.home.file("data.npy"), &[200, 12], &noise(2_400, 5)).unwrap();
+        npy::write(&self.home.file("first.npy"), &[100, 12], &noise(1_200, 5)).unwrap();
+        self.json(&["train", "data.npy", "--bytes", "12", "--steps", "20", "--out", "a.codec"]);
+        self.json(&["create", "m.apcm", "--codec", "a.codec", "--capacity", "150"]);
+        self.json(&["ingest", "m.apcm", "first.npy", "--keys", "row"]);
+    }
+}
+
+#[test]
+fn the_commands_compose() {
+    let shell = Shell::new();
+    shell.filled();
+    let stats = shell.json(&["stats", "m.apcm"]);
+    for (field, expected) in [("capacity", 150), ("occupied", 100), ("free", 50), ("pinned", 0), ("reads", 0)]
+    {
+        assert_eq!(stats[field], expected, "{field}");
+    }
+    assert_eq!((&stats["record_shape"], &stats["code_bytes"]), (&serde_json::json!([12]), &12.0.into()));
+    for field in ["slot_bytes", "file_bytes", "mean_error", "evictions", "evictions_never_read"] {
+        assert!(stats[field].is_number(), "{field}");
+    }
+    for field in ["preset", "quantizer", "fingerprint", "parameters", "bytes"] {
+        assert!(!stats["codec"][field].is_null(), "{field}");
+    }
+
+    npy::write(&shell.home.file("q.npy"), &[3, 12], &noise(2_400, 5)[12 * 7..12 * 10]).unwrap();
+    let answers = shell.json(&["search", "m.apcm", "--queries", "q.npy", "--k", "2"]);
+    let keys: Vec<&str> =
+        answers.as_array().unwrap().iter().map(|answer| answer["hits"][0]["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["7", "8", "9"]);
+    let hit = &answers[0]["hits"][0];
+    assert!(
+        hit["slot"].is_u64() && hit["seq"].is_u64() && hit["similarity"].is_f64() && hit["error"].is_f64()
+    );
+
+    let got = shell.json(&["get", "m.apcm", "7", "--out", "seven.npy"]);
+    assert_eq!(got["key"], "7");
+    let put =
+        shell.json(&["put", "m.apcm", "again", "seven.npy", "--metadata", r#"{"kind": "copy"}"#, "--pin"]);
+    assert!(put["evicted"].as_array().unwrap().is_empty());
+    let found =
+        shell.json(&["search", "m.apcm", "--queries", "seven.npy", "--k", "5", "--filter", "kind = 'copy'"]);
+    assert_eq!(found[0]["hits"].as_array().unwrap().len(), 1);
+    assert_eq!(found[0]["hits"][0]["key"], "again");
+    assert_eq!(shell.json(&["stats", "m.apcm"])["pinned"], 1);
+    shell.json(&["pin", "m.apcm", "again", "--off"]);
+    let listed = shell.json(&["list", "m.apcm", "--filter", "exists kind"]);
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["pinned"]), (1, &false.into()));
+    shell.json(&["remove", "m.apcm", "again"]);
+
+    // Two records without keys, then so many that the oldest leave.
+    let inserted = shell.json(&["insert", "m.apcm", "q.npy"]);
+    assert_eq!(inserted["ids"].as_array().unwrap().len(), 3);
+    let report = shell.json(&["ingest", "m.apcm", "data.npy"]);
+    assert_eq!(report["ingested"], 200);
+    let stats = shell.json(&["stats", "m.apcm"]);
+    assert_eq!((&stats["occupied"], &stats["evictions"]), (&150.into(), &153.into()));
+
+    let exported = shell.json(&["export", "m.apcm", "--out", "out"]);
+    assert_eq!(exported["records"], 150);
+    let records = apcm::ingest::Dataset::open(shell.home.file("out/records.npy")).unwrap();
+    assert_eq!((records.len(), records.shape().dims()), (150, vec![12]));
+    let lines = std::fs::read_to_string(shell.home.file("out/records.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 150);
+    // What was exported goes into a new store.
+    shell.json(&[
+        "create",
+        "n.apcm",
+        "--codec",
+        "a.codec",
+        "--capacity",
+        "150",
+        "--similarity",
+        "centred-cosine",
+    ]);
+    let line = ["ingest", "n.apcm", "out/records.npy", "--metadata", "out/records.jsonl", "--resume"];
+    assert_eq!(shell.json(&line)["ingested"], 150);
+    assert_eq!(shell.json(&line)["ingested"], 0);
+}
+
+#[test]
+fn every_failure_has_its_exit_code_and_one_line() {
+    let shell = Shell::new();
+    shell.filled();
+    std::fs::write(shell.home.file("text"), "not a store").unwrap();
+    npy::write(&shell.home.file("wrong.npy"), &[2, 5], &noise(10, 1)).unwrap();
+    npy::write(&shell.home.file("few.npy"), &[3, 12], &noise(36, 1)).unwrap();
+    npy::write(&shell.home.file("one.npy"), &[12], &noise(12, 1)).unwrap();
+    npy::write(&shell.home.file("nan.npy"), &[1, 12], &[f32::NAN; 12]).unwrap();
+    let create = ["create", "x.apcm", "--codec", "a.codec", "--capacity"];
+    for (line, code, part) in [
+        (&["get", "m.apcm", "nobody", "--out", "x.npy"][..], 3, "\"nobody\""),
+        (&["remove", "m.apcm", "nobody"], 3, "nobody"),
+        (&["pin", "m.apcm", "nobody"], 3, "nobody"),
+        (&["stats", "text"], 4, "not an apcm store"),
+        (&["stats", "nowhere"], 1, "nowhere"),
+        (&["create", "m.apcm", "--codec", "a.codec", "--capacity", "9"], 1, "there already"),
+        (&["create", "x.apcm", "--codec", "text", "--capacity", "9"], 4, "codec image"),
+        (&[&create[..], &["0"]].concat(), 2, "found 0"),
+        (&[&create[..], &["4000000000"]].concat(), 2, "found 4000000000"),
+        (&["search", "m.apcm", "--queries", "data.npy", "--k", "0"], 2, "found 0"),
+        (&["search", "m.apcm", "--queries", "data.npy", "--filter", "kind ="], 2, "column 7"),
+        (&["search", "m.apcm", "--queries", "wrong.npy"], 1, "[12]"),
+        (&["ingest", "m.apcm", "wrong.npy"], 1, "[5]"),
+        (&["ingest", "m.apcm", "text"], 1, "neither npy"),
+        (&["insert", "m.apcm", "nan.npy"], 1, "NaN"),
+        (&["put", "m.apcm", "k", "few.npy"], 2, "found 3"),
+        (&["put", "m.apcm", "", "one.npy"], 2, "found 0 bytes"),
+        (&["put", "m.apcm", "k", "one.npy", "--metadata", "[1]"], 2, "JSON object"),
+        (&["train", "data.npy", "--bytes", "13", "--out", "x"], 2, "1 to 12"),
+        (&["train", "data.npy", "--bytes", "52", "--quantizer", "f32", "--out", "x"], 2, "at most 12"),
+        (&["train", "few.npy", "--bytes", "20", "--quantizer", "f32", "--out", "x"], 1, "at least 6 records"),
+        (&["train", "text", "--bytes", "4", "--out", "x"], 1, "neither npy"),
+        (&["train", "data.npy", "--bytes", "4", "--out", "x", "--device", "abacus"], 2, "abacus"),
+        (&["frobnicate"], 2, "frobnicate"),
+    ] {
+        let (found, text) = shell.fails(line);
+        assert_eq!(found, code, "{line:?}: {text}");
+        assert!(text.contains(part), "{line:?}: {text}");
+        assert!(found == 2 && text.starts_with("error:") || text.lines().count() == 1, "{line:?}: {text}");
+        assert!(!text.contains("panicked"), "{line:?}: {text}");
+    }
+    // In use by this process, then left behind as a crash leaves it.
+    let store = apcm::Store::open(shell.home.file("m.apcm")).unwrap();
+    assert_eq!(shell.fails(&["stats", "m.apcm"]).0, 5);
+    std::fs::copy(shell.home.file("m.apcm"), shell.home.file("crashed.apcm")).unwrap();
+    drop(store);
+    let (code, text) = shell.fails(&["get", "crashed.apcm", "7", "--out", "x.npy"]);
+    assert!(code == 7 && text.contains("--recover"), "{text}");
+    shell.json(&["stats", "crashed.apcm", "--recover"]);
+    shell.json(&["get", "crashed.apcm", "7", "--out", "x.npy"]);
+}
+
+#[test]
+fn help_has_examples_and_exit_codes_and_completions_are_printed() {
+    let shell = Shell::new();
+    let help = |line: &[&str]| String::from_utf8(shell.run(line).stdout).unwrap();
+    let front = help(&["--help"]);
+    assert!(front.contains("Exit codes: 0 done") && front.contains("7 needs recovery"));
+    for command in [
+        "demo",
+        "train",
+        "create",
+        "ingest",
+        "insert",
+        "put",
+        "get",
+        "remove",
+        "pin",
+        "search",
+        "list",
+        "export",
+        "stats",
+        "completions",
+    ] {
+        assert!(front.contains(command), "{command}");
+        let text = help(&[command, "--help"]);
+        assert!(text.contains("Example") && text.contains(&format!("apcm {command}")), "{command}: {text}");
+    }
+    assert!(help(&["completions", "bash"]).contains("_apcm"));
+}
+
+/// The main job, as a stranger runs it, and every number that others rely on.
+#[test]
+fn the_demo_does_what_it_says() {
+    let shell = Shell::new();
+    let found = shell.json(&["demo", "--out", "demo"]);
+    for field in [
+        "source_bytes",
+        "code_bytes",
+        "slot_bytes",
+        "model_bytes",
+        "file_bytes",
+        "break_even_records",
+        "train_seconds",
+        "total_seconds",
+    ] {
+        assert!(found[field].as_f64().unwrap() > 0.0, "{field}");
+    }
+    let number = |field: &str| found[field].as_f64().unwrap();
+    assert_eq!((number("records_trained"), number("records_heldout")), (8_000.0, 2_000.0));
+    assert_eq!((number("capacity"), number("inserted"), number("evicted")), (1_500.0, 2_000.0, 500.0));
+    assert_eq!(number("lfu_survivors"), 200.0);
+    assert_eq!((number("code_bytes"), number("noisy_queries")), (64.0, 1_500.0));
+    assert!(number("noisy_hit_rate") >= 0.95, "{}", number("noisy_hit_rate"));
+    assert_eq!(found["reopened_ok"], true);
+    let gain = number("psnr_db") - number("pca_psnr_db");
+    assert!(gain >= 3.0, "{gain:.2} dB above PCA in the same bytes");
+    assert_eq!(shell.json(&["stats", "demo/memory.apcm"])["occupied"], 1_500);
+    for picture in ["reconstructions.png", "loss.png"] {
+        let bytes = std::fs::read(shell.home.file("demo").join(picture)).unwrap();
+        assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 2_000, "{picture}");
+    }
+    // And again over itself.
+    assert_eq!(shell.run(&["list", "demo/memory.apcm", "--limit", "2"]).status.code(), Some(0));
+}
