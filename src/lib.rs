@@ -1,5 +1,21 @@
 //! An embedded store for memories.
+//!
+//! One file holds a fixed number of **slots**. A slot keeps the **code** of one **record** (an embedding, an image,
+//! a block of hidden states): the short half of what an invertible network makes of it. The other half is thrown
+//! away and predicted again on the way out, so a read gives the whole record back, approximately, with an error that
+//! is *known*, because it was measured when the record went in. When the store is full, the least used memory makes
+//! room, durably, in one transaction.
+#![doc = include_str!("../README.md")]
+//!
+//! # Where to look
+//! - [`Store`]: create, open, read, write, search. [`Transaction`] for many operations in one commit.
+//! - [`FlowCodec`] and its [`Trainer`]; [`PlainCodec`] where nothing is to be compressed; the trait [`Codec`] for
+//!   your own.
+//! - [`ingest`]: datasets into stores. [`report`]: figures and pictures.
+//! - [`Filter`]: the language of conditions on metadata.
+//! - [`Error`]: what each failure leaves behind.
 #![deny(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

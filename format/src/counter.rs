@@ -16,7 +16,7 @@ pub struct CounterChunk {
 impl CounterChunk {
     /// The chunk a slot's count is in.
     pub fn number_of(slot: u32) -> u32 {
-        slot / COUNTERS_PER_CHUNK as u32
+        slot.div_euclid(COUNTERS_PER_CHUNK as u32)
     }
 
     /// Lays the chunk out.

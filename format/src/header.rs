@@ -197,7 +197,7 @@ impl StoreHeader {
             .ok_or(DecodeError::Invalid { what: "the record shape", found: rank.into() })?;
         let search_dims = reader.u32()?;
         // One more than the record has: the part of the mean that no kept axis carries.
-        let search_dims_max = shape.values() as u64 + 1;
+        let search_dims_max = (shape.values() as u64).saturating_add(1);
         if search_dims == 0 || u64::from(search_dims) > search_dims_max {
             return Err(DecodeError::Limit {
                 what: "the length of a search vector",

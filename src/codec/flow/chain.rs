@@ -333,11 +333,10 @@ mod tests {
                     (i..11).max_by(|&a, &b| jacobian[a][i].abs().total_cmp(&jacobian[b][i].abs())).unwrap();
                 jacobian.swap(i, pivot);
                 numeric += jacobian[i][i].abs().ln();
-                for k in i + 1..11 {
-                    let factor = jacobian[k][i] / jacobian[i][i];
-                    for j in i..11 {
-                        jacobian[k][j] -= factor * jacobian[i][j];
-                    }
+                let pivot = jacobian[i].clone();
+                for row in &mut jacobian[i + 1..] {
+                    let factor = row[i] / pivot[i];
+                    row.iter_mut().zip(&pivot).for_each(|(value, pivot)| *value -= factor * pivot);
                 }
             }
             let mut exact = 0.0;

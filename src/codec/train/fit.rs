@@ -68,6 +68,7 @@ pub(super) struct Fitted {
 /// Trains `network` on `rows` training rows.
 ///
 /// `loss` gives the loss of a batch of row numbers; `validate` the validation error of given weights.
+#[expect(clippy::too_many_arguments, reason = "one loop for every stage: what differs is what is passed")]
 pub(super) fn fit(
     plan: Plan,
     mut network: Network,
