@@ -450,6 +450,12 @@ fn sizes_that_do_not_fit_the_data_are_errors_with_numbers() {
         FlowCodec::pca(&data.slice(0..0), QuantizerSpec::F32(1)),
         Err(Error::TooLittleData { records: 0, .. })
     ));
+    let error = FlowCodec::pca(&few, QuantizerSpec::Allocated(5)).unwrap_err();
+    assert!(matches!(error, Error::TooLittleData { records: 4, needed: 6, .. }), "{error}");
+    // Records on a line need one coordinate, however many bytes are offered.
+    let line = records(&[6], noise(40, 3).into_iter().flat_map(|t| [t, -t, t, t, 2.0 * t, 0.0]).collect());
+    let codec = FlowCodec::pca(&line, QuantizerSpec::Allocated(5)).unwrap();
+    assert_eq!((codec.code_len_max(), codec.config().kept), (1, 1));
     // Records that are all the same have no direction to keep.
     let same = records(&[6], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].repeat(40));
     let error = FlowCodec::pca(&same, QuantizerSpec::F32(1)).unwrap_err().to_string();

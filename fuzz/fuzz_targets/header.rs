@@ -22,6 +22,9 @@ fuzz_target!(|data: &[u8]| {
 fn crc32fast_of(bytes: &[u8]) -> u32 {
     // The header's CRC is not keyed: bitwise CRC-32 keeps the fuzz crate free of another dependency.
     !bytes.iter().fold(!0_u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+        (0..8).fold(
+            crc ^ u32::from(byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 },
+        )
     })
 }

@@ -177,7 +177,8 @@ impl<'a> Trainer<'a> {
         Self { records, options, progress: None }
     }
 
-    /// Codes of at most this many bytes, shared out where the variance is. The default is 64.
+    /// Codes of this many bytes, shared out where the variance is. The default is 64. Records that differ in fewer
+    /// directions than there are bytes get shorter codes.
     pub fn bytes_per_record(self, bytes: usize) -> Self {
         self.quantizer(QuantizerSpec::Allocated(bytes))
     }
@@ -309,6 +310,15 @@ impl Options {
                 "the number of code values",
                 format!("at most {values}, the values of a record"),
                 asked,
+            ));
+        }
+        if let QuantizerSpec::Allocated(bytes) = self.quantizer
+            && bytes > values
+        {
+            return Err(Error::argument(
+                "the bytes of a code",
+                format!("1 to {values}, a byte for each value of a record"),
+                bytes,
             ));
         }
         // One more than the values asked for: the mean takes one degree of freedom.

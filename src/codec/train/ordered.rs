@@ -10,7 +10,7 @@ use crate::codec::flow::network::{Network, Source, host, matrix};
 use crate::codec::flow::principal_axes::PrincipalAxes;
 use crate::codec::flow::restore::{PredictorScales, Restore};
 use crate::codec::flow::weights;
-use crate::codec::quantizer::Quantizer;
+use crate::codec::quantizer::{Quantizer, QuantizerSpec};
 use crate::error::{Error, Result};
 use crate::record::Records;
 use apcm_format::{FlowConfig, Preset, WeightPrecision, limits};
@@ -116,22 +116,27 @@ impl Foundation {
         let records = session.records;
         let PrincipalAxes { mean, axes, variances } = PrincipalAxes::fit(records, &split.training)?;
         let rank = variances.len();
-        let asked = options.quantizer.values().unwrap_or(1);
-        if rank < asked {
-            return Err(if split.training.len() <= asked {
-                Error::TooLittleData {
-                    records: records.len(),
-                    needed: asked + 1 + records.len() - split.training.len(),
-                    purpose: format!("a code of {asked} values"),
-                }
-            } else {
-                Error::argument(
+        // A coordinate takes a byte at most, so a code of n bytes may want n coordinates.
+        let asked = options.quantizer.values().unwrap_or(options.quantizer.code_len());
+        if rank < asked && split.training.len() <= asked {
+            return Err(Error::TooLittleData {
+                records: records.len(),
+                needed: asked + 1 + records.len() - split.training.len(),
+                purpose: format!("a code of {} bytes", options.quantizer.code_len()),
+            });
+        }
+        let spec = match options.quantizer {
+            // The records differ in fewer directions than the bytes could describe: a shorter code says it all.
+            QuantizerSpec::Allocated(bytes) if rank > 0 => QuantizerSpec::Allocated(bytes.min(rank)),
+            other if asked <= rank => other,
+            _ => {
+                return Err(Error::argument(
                     "the number of code values",
                     format!("at most {rank}, the directions in which the training records differ"),
                     asked,
-                )
-            });
-        }
+                ));
+            }
+        };
         let total: f64 = variances.iter().sum();
         let mut carried = 0.0;
         let enough = variances
@@ -153,7 +158,7 @@ impl Foundation {
         let rotation = weights::floats(&weights::tensor(String::new(), &[exact.len()], &exact, precision))?;
         let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
         let latent = rotate(session, &split.training, &mean, &rotation, latent_len)?;
-        let quantizer = Quantizer::fit(options.quantizer, &latent, latent_len)?;
+        let quantizer = Quantizer::fit(spec, &latent, latent_len)?;
         let kept = quantizer.kept();
         let mut dequantized = vec![0.0; split.training.len() * kept];
         for (row, out) in latent.chunks_exact(latent_len).zip(dequantized.chunks_exact_mut(kept)) {
