@@ -27,14 +27,15 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Maps a whole file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let metadata = file.metadata().map_err(Error::io(path))?;
+        // Asked before opening: opening a pipe would wait for somebody to write to it.
+        let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
         if !metadata.is_file() {
             return Err(Error::Dataset { path: path.to_owned(), cause: "not a regular file".to_owned() });
         }
         if metadata.len() == 0 {
             return Ok(Self { map: None });
         }
+        let file = File::open(path).map_err(Error::io(path))?;
         // SAFETY: see the module's argument; the mapping is read-only and outlives every slice taken from it.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         Ok(Self { map: Some(map) })

@@ -74,7 +74,21 @@ fn empty_and_oversized_arguments_are_refused() {
     let long_name = Metadata::from([("x".repeat(257), true.into())]);
     assert!(matches!(store.put(b"a", &axis(0, 4), long_name), Err(Error::Argument { .. })));
     let too_much = Metadata::from([("x".to_owned(), "y".repeat(2 << 20).into())]);
-    assert!(matches!(store.put(b"a", &axis(0, 4), too_much), Err(Error::Format(_))));
+    assert!(matches!(store.put(b"a", &axis(0, 4), too_much), Err(Error::Argument { .. })));
+    let mut deep = apcm::Value::Null;
+    for _ in 0..17 {
+        deep = apcm::Value::List(vec![deep]);
+    }
+    let nested_name = apcm::Value::Map(Metadata::from([("x".repeat(257), true.into())]));
+    for value in [deep, nested_name] {
+        let metadata = Metadata::from([("x".to_owned(), value)]);
+        assert!(matches!(store.put(b"a", &axis(0, 4), metadata), Err(Error::Argument { .. })));
+    }
+    let many = apcm::Value::List((0..150_000_i64).map(Into::into).collect());
+    let many = Metadata::from([("x".to_owned(), many)]);
+    store.put(b"many", &axis(0, 4), many.clone()).unwrap();
+    assert_eq!(store.get(b"many").unwrap().unwrap().metadata, many);
+    assert!(store.remove(b"many").unwrap());
     assert!(!store.contains(b"a").unwrap() && store.len() == 1);
     store.put(b"a", &axis(0, 4), Attributes::default()).unwrap();
     for (dims, kept) in [(4, 0), (4, 5), (100_000, 100_000)] {
@@ -242,6 +256,36 @@ fn a_damaged_slot_is_one_error_and_the_others_stay_readable() {
     assert_eq!(store.stats().unwrap().damaged, 1);
     assert!(store.remove(&[1]).unwrap());
     assert_eq!(store.stats().unwrap().damaged, 0);
+}
+
+#[test]
+fn a_key_that_leads_astray_never_touches_the_stranger_it_leads_to() {
+    let home = Home::new();
+    let store = plain_store(&home, 4, 4);
+    for i in 0..3 {
+        store.put(&[i], &axis(i.into(), 4), Attributes::default()).unwrap();
+    }
+    store.close().unwrap();
+    {
+        let table = redb::TableDefinition::<&[u8], u32>::new("keys");
+        let database = redb::Database::open(&home.path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut keys = transaction.open_table(table).unwrap();
+            keys.insert(&[7][..], 1).unwrap();
+            keys.insert(&[8][..], 3_000_000).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+    let store = Store::open(&home.path).unwrap();
+    assert!(matches!(store.get(&[7]), Err(Error::Corrupt { .. })));
+    assert!(!store.remove(&[8]).unwrap());
+    let put = store.put(&[7], &axis(3, 4), Attributes::default()).unwrap();
+    assert_eq!((put.id.slot, put.evicted.len()), (3, 0));
+    for i in 0..3 {
+        assert_eq!(store.get(&[i]).unwrap().unwrap().record, axis(i.into(), 4));
+    }
+    assert_eq!(store.get(&[7]).unwrap().unwrap().record, axis(3, 4));
 }
 
 #[test]

@@ -325,6 +325,13 @@ fn couplings_are_a_candidate_behind_the_gate() {
         .steps(60)
         .train()
         .unwrap();
+    assert!(
+        FlowCodec::trainer(&data).couplings(1 << 40).train().unwrap_err().to_string().contains("at most 256")
+    );
+    // Where the code keeps every coordinate there is nothing to couple, and that is no reason to fail.
+    let all =
+        FlowCodec::trainer(&manifold(300, 1)).bytes_per_record(4).couplings(2).steps(10).train().unwrap();
+    assert_eq!(all.codec.config().couplings, 0);
     let names: Vec<&str> = trained.report.stages.iter().map(|stage| stage.name).collect();
     assert_eq!(names, ["predictor", "couplings"]);
     let stage = &trained.report.stages[1];

@@ -12,7 +12,7 @@ const TABLE: [(&str, &[&str], &[&str]); 13] = [
     ("mapping", &["error"], &["memmap2"]),
     ("filter", &["error"], &[]),
     ("policy", &[], &[]),
-    ("index", &[], &["rayon"]),
+    ("index", &[], &[]),
     ("codec", &["error", "record"], &["burn", "faer", "rayon", "blake3", "half", "tempfile", "serde_json"]),
     (
         "store",

@@ -116,6 +116,19 @@ impl FlowConfig {
                 found: self.scale_clamp.to_bits().into(),
             });
         }
+        if self.couplings > 0 {
+            at_least_one("the width of a coupling", self.coupling_hidden)?;
+            let nothing_to_couple = match self.preset {
+                Preset::Paper => self.latent < 2,
+                Preset::Ordered => self.latent == self.kept,
+            };
+            if nothing_to_couple {
+                return Err(DecodeError::Invalid {
+                    what: "the number of couplings",
+                    found: self.couplings.into(),
+                });
+            }
+        }
         if self.preset == Preset::Paper && u64::from(self.latent) != values {
             return Err(DecodeError::Invalid {
                 what: "a rotation in the paper preset",

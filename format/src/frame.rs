@@ -34,13 +34,18 @@ pub trait Framed: Encode + for<'de> BorrowDecode<'de, Depth> {
     const WHAT: &'static str;
 }
 
-const CONFIG: Configuration<LittleEndian, Varint, Limit<METADATA_LEN_MAX>> =
-    bincode::config::standard().with_limit::<METADATA_LEN_MAX>();
+/// bincode counts every integer against its limit as if it took all of its eight bytes, and a length beside it, so
+/// the limit is a multiple of the payload's, which the frame has bounded already.
+const CLAIMS_MAX: usize = 16 * METADATA_LEN_MAX;
+
+const CONFIG: Configuration<LittleEndian, Varint, Limit<CLAIMS_MAX>> =
+    bincode::config::standard().with_limit::<CLAIMS_MAX>();
 
 /// Frames a value for its place.
 ///
 /// # Errors
-/// [`Limit`](DecodeError::Limit) when the payload is longer than [`METADATA_LEN_MAX`].
+/// [`Limit`](DecodeError::Limit) when the payload is longer than [`METADATA_LEN_MAX`], and whatever [`open`] would say
+/// of it: what cannot be read back is not written.
 pub fn seal<T: Framed>(value: &T, place: Place) -> Result<Vec<u8>, DecodeError> {
     let payload = bincode::encode_to_vec(value, CONFIG)
         .map_err(|cause| DecodeError::Malformed { what: T::WHAT, cause: cause.to_string() })?;
@@ -51,6 +56,7 @@ pub fn seal<T: Framed>(value: &T, place: Place) -> Result<Vec<u8>, DecodeError> 
             max: METADATA_LEN_MAX as u64,
         });
     }
+    decode_payload::<T>(&payload)?;
     let mut out = Vec::with_capacity(payload.len().saturating_add(OVERHEAD));
     out.extend_from_slice(&[T::KIND, T::SCHEMA, 0, 0]);
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());

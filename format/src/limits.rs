@@ -27,7 +27,7 @@ pub const CODEC_LEN_MAX: u64 = 1 << 32;
 /// Bytes of a codec in one value of the `codec` table.
 pub const CODEC_CHUNK_LEN: usize = 1 << 16;
 /// Most tensors a codec image may list.
-pub const TENSORS_MAX: usize = 4_096;
+pub const TENSORS_MAX: usize = 16_384;
 /// Longest name of a tensor, in bytes.
 pub const TENSOR_NAME_LEN_MAX: usize = 255;
 /// Longest kind name of a codec image, in bytes.
@@ -47,5 +47,7 @@ const _: () = assert!(16 + 4 + 4 <= SLOT_OVERHEAD_MAX);
 const _: () = assert!(4 * (COUNTERS_PER_CHUNK * 4 + 4 + 4 + 4) + 16 <= 4_096);
 // Chunk numbers of the largest codec fit in 32 bits.
 const _: () = assert!(CODEC_LEN_MAX / CODEC_CHUNK_LEN as u64 <= u32::MAX as u64);
+// The deepest network fits: a coupling of two blocks has 28 tensors and a permutation, a block 10.
+const _: () = assert!(LAYERS_MAX as usize * (29 + 10) + 64 <= TENSORS_MAX);
 // A record's values can be addressed in bytes on a 32-bit machine.
 const _: () = assert!((RECORD_VALUES_MAX as u64) * 4 <= u32::MAX as u64);

@@ -32,9 +32,13 @@ const SEQ_MAX: u64 = (1 << 48) - 1;
 pub struct StoredReal(u16);
 
 impl StoredReal {
-    /// The smallest stored value that is at least `value`; NaN and negative numbers become 0, infinity stays.
+    /// The smallest stored value that is at least `value`; negative numbers become 0, NaN becomes infinity: an error
+    /// that is not known must not look like none.
     pub fn at_least(value: f32) -> Self {
-        if value.is_nan() || value <= 0.0 {
+        if value.is_nan() {
+            return Self(0x7f80);
+        }
+        if value <= 0.0 {
             return Self(0);
         }
         let bits = value.to_bits();
@@ -121,7 +125,7 @@ impl<'a> SlotRecord<'a> {
                 max: CODE_LEN_MAX as u64,
             });
         }
-        if self.seq > SEQ_MAX {
+        if self.seq == 0 || self.seq > SEQ_MAX {
             return Err(DecodeError::Limit { what: "a sequence number", found: self.seq, max: SEQ_MAX });
         }
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
@@ -177,6 +181,9 @@ impl<'a> SlotRecord<'a> {
             });
         }
         let seq = reader.u48()?;
+        if seq == 0 {
+            return Err(DecodeError::Invalid { what: "a sequence number", found: 0 });
+        }
         let written_at = reader.u32()?;
         let error = StoredReal::decode(reader.u16()?)?;
         let norm = StoredReal::decode(reader.u16()?)?;
@@ -212,7 +219,7 @@ mod tests {
                 "{value} was kept as {kept}"
             );
         }
-        assert_eq!(StoredReal::at_least(f32::NAN).get(), 0.0);
+        assert_eq!(StoredReal::at_least(f32::NAN).get(), f32::INFINITY);
         assert_eq!(StoredReal::at_least(-1.0).get(), 0.0);
         assert_eq!(StoredReal::at_least(f32::INFINITY).get(), f32::INFINITY);
     }

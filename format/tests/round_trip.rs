@@ -32,7 +32,7 @@ fn value() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn slot_record(
-        place in place(), other in place(), pinned: bool, without_predictor: bool, seq in 0..(1_u64 << 48),
+        place in place(), other in place(), pinned: bool, without_predictor: bool, seq in 1..(1_u64 << 48),
         written_at: u32, expires_at: Option<u32>, last_access: Option<u32>, policy_word: Option<u32>,
         error in 0.0_f32..1e9, norm in 0.0_f32..1e9, code in vec(any::<u8>(), 0..300),
     ) {

@@ -328,6 +328,7 @@ pub(super) struct Stats {
 }
 
 pub(super) fn completions(shell: clap_complete::Shell) -> Outcome {
-    clap_complete::generate(shell, &mut Arguments::command(), "apcm", &mut std::io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "apcm", &mut script);
+    super::output::print(&script)
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const DATA: &str = "examples/data/fashion-mnist/t10k-images-idx3-ubyte.gz";
+const SIDES: [usize; 2] = [28, 28];
 const TRAINED: u64 = 8_000;
 const HELD_OUT: u64 = 2_000;
 const CAPACITY: u32 = 1_500;
@@ -70,10 +71,15 @@ pub(super) fn run(arguments: &Demo, json: bool) -> Outcome {
 fn demo(arguments: &Demo) -> Result<Found> {
     let began = Instant::now();
     let dataset = Dataset::open(data_path(arguments)?)?;
-    if dataset.len() < TRAINED + HELD_OUT {
+    if dataset.len() < TRAINED + HELD_OUT || dataset.shape().dims() != SIDES {
         return Err(Error::Dataset {
             path: dataset.path().to_owned(),
-            cause: format!("the demo needs {} images, found {}", TRAINED + HELD_OUT, dataset.len()),
+            cause: format!(
+                "the demo needs {} images of {SIDES:?}, found {} of {}",
+                TRAINED + HELD_OUT,
+                dataset.len(),
+                dataset.shape()
+            ),
         });
     }
     let out = &arguments.out;
@@ -81,7 +87,9 @@ fn demo(arguments: &Demo) -> Result<Found> {
     let path = out.join("memory.apcm");
     // A demo is run again; the store of the last run makes room. Anything else of that name is left alone.
     if path.exists() {
-        Store::open(&path)?.close()?;
+        if !is_demo_store(&path)? {
+            return Err(Error::Exists { path });
+        }
         std::fs::remove_file(&path).map_err(Error::io(&path))?;
     }
     let training = dataset.load_range(0..TRAINED)?;
@@ -179,6 +187,16 @@ fn data_path(arguments: &Demo) -> Result<PathBuf> {
         })
 }
 
+/// Whether a store is one that a demo made: its size, and nobody's keys but the demo's.
+fn is_demo_store(path: &Path) -> Result<bool> {
+    let store = Store::open(path)?;
+    let mut ours = store.description().capacity == CAPACITY;
+    for entry in store.iter()? {
+        ours &= entry?.key().is_some_and(|key| key.starts_with(b"image/"));
+    }
+    Ok(ours)
+}
+
 fn key(index: usize) -> Vec<u8> {
     format!("image/{index}").into_bytes()
 }
@@ -254,7 +272,7 @@ fn mean_psnr(encoded: &[Encoded]) -> f64 {
 
 fn text(found: &Found) -> String {
     let percent = |rate: f64| format!("{:.1} %", rate * 100.0);
-    let stored = found.source_bytes / (28 * 28);
+    let stored = found.source_bytes / (SIDES[0] * SIDES[1]) as u64;
     let rows = [
         (
             "trained on",

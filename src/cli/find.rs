@@ -9,8 +9,8 @@ use crate::store::{Entry, Store};
 use serde_json::json;
 use std::io::Write;
 
-/// Records that are decoded at a time.
-const EXPORT_BATCH: usize = 512;
+/// Values that are decoded at a time: 64 MiB of them.
+const EXPORT_VALUES: usize = 1 << 24;
 
 pub(super) fn get(arguments: &Get, json: bool) -> Outcome {
     let store = Store::open_read_only(&arguments.store)?;
@@ -115,7 +115,8 @@ pub(super) fn export(arguments: &Export, json: bool) -> Outcome {
     dims.extend(store.description().shape.dims());
     let mut array = npy::Writer::create(&out.join("records.npy"), &dims)?;
     let bar = output::bar(entries.len() as u64, "exporting");
-    for batch in entries.chunks(EXPORT_BATCH) {
+    let batch = (EXPORT_VALUES / store.description().shape.values()).clamp(1, 512);
+    for batch in entries.chunks(batch) {
         if let Some(records) = Entry::records(batch)? {
             array.push(records.values())?;
         }

@@ -8,7 +8,12 @@ use std::io::{self, IsTerminal, Write};
 pub(super) fn result(json: bool, document: &impl serde::Serialize, text: impl FnOnce() -> String) -> Outcome {
     let mut out = if json { serde_json::to_string_pretty(document).unwrap_or_default() } else { text() };
     out.push('\n');
-    match io::stdout().write_all(out.as_bytes()) {
+    print(out.as_bytes())
+}
+
+/// Writes to standard output; a reader that went away is nobody's failure.
+pub(super) fn print(bytes: &[u8]) -> Outcome {
+    match io::stdout().write_all(bytes) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Pipe),
         Err(source) => Err(crate::Error::Io { path: "standard output".into(), source }.into()),

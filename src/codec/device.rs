@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 /// A computing device, chosen at run time among those compiled in.
 ///
-/// Devices differ in the low bits of reconstructions and in nothing else: codes, once written, decode to the same
-/// integers everywhere.
+/// Devices differ in the low bits of what they compute: reconstructions, and the query of a search, so that near ties
+/// may swap. Codes, once written, decode to the same integers everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Device {
     /// burn's `flex` backend: all cores, SIMD. Always there.

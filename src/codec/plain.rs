@@ -44,7 +44,11 @@ impl PlainCodec {
             }
             .into());
         }
-        Ok(code.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])))
+        Ok(code.chunks_exact(4).map(|bytes| {
+            // A code from a foreign writer may hold NaN behind a good checksum; records are finite.
+            let value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            if value.is_finite() { value } else { 0.0 }
+        }))
     }
 }
 

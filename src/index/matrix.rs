@@ -1,10 +1,9 @@
 //! Search vectors of all slots, one contiguous matrix.
 
 use super::ranking::{Best, Ranked};
-use rayon::prelude::*;
 
-/// Numbers a thread scans before another is worth waking.
-const GRAIN: usize = 1 << 18;
+/// Numbers a thread scans before another is worth starting.
+const GRAIN: usize = 1 << 19;
 /// Partial sums of a dot product: enough to fill two vector registers, and the same everywhere.
 const LANES: usize = 16;
 
@@ -51,7 +50,8 @@ impl ScanMatrix {
 
     /// The `k` nearest slots among those that `admit` lets through, nearest first, none below `floor`.
     ///
-    /// Cost: one pass over all rows; all cores from about a quarter of a million numbers on.
+    /// Cost: one pass over all rows; all cores from about half a million numbers on. The threads are its own: a scan
+    /// runs under the store's lock, where a shared pool could hand this thread work that waits for that lock.
     pub(crate) fn nearest(
         &self,
         query: &[f32],
@@ -59,8 +59,22 @@ impl ScanMatrix {
         floor: f32,
         admit: impl Fn(u32) -> bool + Sync,
     ) -> Vec<Ranked> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.nearest_on(cores.min(self.rows.len() / GRAIN), query, k, floor, admit)
+    }
+
+    fn nearest_on(
+        &self,
+        threads: usize,
+        query: &[f32],
+        k: usize,
+        floor: f32,
+        admit: impl Fn(u32) -> bool + Sync,
+    ) -> Vec<Ranked> {
+        if k == 0 {
+            return Vec::new();
+        }
         let query_inverse = inverse_norm(query);
-        let rows_per_task = (GRAIN / self.dims).max(1);
         let scan = |first: usize, rows: &[f32]| {
             let mut best = Best::new(k);
             for (offset, row) in rows.chunks_exact(self.dims).enumerate() {
@@ -77,18 +91,23 @@ impl ScanMatrix {
             }
             best
         };
-        if k == 0 {
-            return Vec::new();
+        if threads <= 1 {
+            return scan(0, &self.rows).into_sorted();
         }
-        let best = if self.rows.len() <= GRAIN {
-            scan(0, &self.rows)
-        } else {
-            self.rows
-                .par_chunks(rows_per_task * self.dims)
+        let share = self.present.len().div_ceil(threads);
+        let best = std::thread::scope(|scope| {
+            let scan = &scan;
+            let parts: Vec<_> = self
+                .rows
+                .chunks(share * self.dims)
                 .enumerate()
-                .map(|(task, rows)| scan(task * rows_per_task, rows))
-                .reduce(|| Best::new(k), Best::merge)
-        };
+                .map(|(part, rows)| scope.spawn(move || scan(part * share, rows)))
+                .collect();
+            parts.into_iter().fold(Best::new(k), |best, part| match part.join() {
+                Ok(found) => best.merge(found),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        });
         best.into_sorted()
     }
 }
@@ -163,10 +182,8 @@ mod tests {
                 matrix.set(slot, &row);
             }
             let query: Vec<f32> = (0..64).map(|_| rng.random_range(-1.0..1.0)).collect();
-            let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-            let four = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
-            let with = |pool: &rayon::ThreadPool| pool.install(|| matrix.nearest(&query, 20, -1.0, |slot| slot % 3 > 0));
-            prop_assert_eq!(with(&one), with(&four));
+            let with = |threads| matrix.nearest_on(threads, &query, 20, -1.0, |slot| slot % 3 > 0);
+            prop_assert_eq!(with(1), with(4));
         }
     }
 }

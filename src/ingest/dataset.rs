@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::record::{Record, Records};
 use apcm_format::RecordShape;
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use half::f16;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -224,7 +224,7 @@ pub struct RecordReader<'a> {
     dataset: &'a Dataset,
     position: u64,
     record_len: usize,
-    stream: Option<GzDecoder<BufReader<File>>>,
+    stream: Option<MultiGzDecoder<BufReader<File>>>,
 }
 
 impl std::fmt::Debug for RecordReader<'_> {
@@ -297,6 +297,6 @@ impl Iterator for RecordReader<'_> {
     }
 }
 
-fn gunzip(path: &Path) -> Result<GzDecoder<BufReader<File>>> {
-    Ok(GzDecoder::new(BufReader::new(File::open(path).map_err(Error::io(path))?)))
+fn gunzip(path: &Path) -> Result<MultiGzDecoder<BufReader<File>>> {
+    Ok(MultiGzDecoder::new(BufReader::new(File::open(path).map_err(Error::io(path))?)))
 }

@@ -25,8 +25,9 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     if len > TEXT_LEN_MAX {
         return Err(format!("the npy header has {len} bytes, at most {TEXT_LEN_MAX} are read"));
     }
-    let text = rest.get(..len).ok_or("the npy header is cut short")?;
-    let text = std::str::from_utf8(text).map_err(|_| "the npy header is not text")?;
+    // Copied out of the mapping first: text that is checked must be text that stays.
+    let text = rest.get(..len).ok_or("the npy header is cut short")?.to_vec();
+    let text = &String::from_utf8(text).map_err(|_| "the npy header is not text")?;
     let descr = quoted(value(text, "descr")?)?;
     let element = match descr {
         "|u1" | "u1" | "<u1" => Element::U8,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use apcm_format::{Metadata, Value, limits};
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -34,7 +34,7 @@ impl Sidecar {
         let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
         let packed = file.fill_buf().map_err(Error::io(path))?.starts_with(&[0x1f, 0x8b]);
         let lines: Box<dyn BufRead> =
-            if packed { Box::new(BufReader::new(GzDecoder::new(file))) } else { Box::new(file) };
+            if packed { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
         Ok(Self { path: path.to_owned(), lines, line: 0 })
     }
 

@@ -104,7 +104,7 @@ pub fn reconstructions(
     canvas.save(path)
 }
 
-/// Draws the loss curve of a stage: training and validation, each as a share of what it was before the first step.
+/// Draws the loss curve of a stage: training and validation, each as a share of its first point.
 ///
 /// # Errors
 /// [`Io`](Error::Io).
@@ -147,7 +147,7 @@ pub fn loss_curve(path: &Path, stage: &StageReport) -> Result<()> {
         let Ok(()) =
             Polyline::new(&points).into_styled(PrimitiveStyle::with_stroke(color, 2)).draw(&mut canvas);
     }
-    let title = format!("{}: error as a share of the error without it", stage.name);
+    let title = format!("{}: error as a share of that at step 0", stage.name);
     for (label, at, color) in [
         (title.as_str(), Point::new(60, 20), INK),
         ("training batches", Point::new(480, 20), TRAINING),

@@ -132,6 +132,8 @@ impl StoreBuilder {
             fingerprint: codec::fingerprint(&image),
             created_at: (self.clock)(),
         };
+        // What could not be opened is not created: a codec of the user's own may have impossible sizes.
+        StoreHeader::decode(&header.encode())?;
         let state = StoreState { next_seq: 1, ..StoreState::default() };
         let state = frame::seal(&state, meta_place(header.uuid, STATE))?;
         file::create(path, &header, &image, &state)?;
@@ -260,6 +262,9 @@ fn load(handle: &Handle, header: &StoreHeader, codec: &dyn Codec) -> Result<Live
         }
     }
     fill(&mut live, codec, header.similarity, batch)?;
+    // Sequence numbers must never repeat, whatever the state says.
+    let highest = live.bank().iter().map(|(_, occupant)| occupant.seq).max().unwrap_or(0);
+    live.set_state(StoreState { next_seq: state.next_seq.max(highest + 1), ..state });
     let counters = transaction.open_table(COUNTERS).map_err(storage("open a table"))?;
     for entry in counters.iter().map_err(storage("read the counts"))? {
         let (number, value) = entry.map_err(storage("read the counts"))?;

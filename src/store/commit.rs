@@ -54,6 +54,7 @@ impl Inner {
         }
         self.check_usable()?;
         let _writer = self.writer.lock();
+        self.check_usable()?;
         let changes = self.poisoning(|| self.apply(Vec::new()))?;
         self.swap_in(changes);
         Ok(())
@@ -74,7 +75,9 @@ impl Inner {
         let bytes: usize = ops
             .iter()
             .map(|op| match op {
-                Op::Write { encoded, .. } => encoded.code.len() + limits::SLOT_OVERHEAD_MAX + 256,
+                Op::Write { encoded, metadata_len, .. } => {
+                    encoded.code.len() + limits::SLOT_OVERHEAD_MAX + metadata_len + 256
+                }
                 _ => 256,
             })
             .sum();
@@ -97,7 +100,7 @@ impl Inner {
         let mut done = Committed::default();
         let mut written = HashMap::new();
         // A commit without operations is a flush: with nothing pending it costs nothing.
-        if ops.is_empty() && live.counts().pending() == 0 {
+        if ops.is_empty() && !live.counts().is_dirty() {
             return Ok(Changes {
                 occupants: HashMap::new(),
                 written,
@@ -119,7 +122,7 @@ impl Inner {
             }
             for op in ops {
                 match op {
-                    Op::Write { encoded, search, metadata, pinned, time_to_live } => {
+                    Op::Write { encoded, search, metadata, pinned, time_to_live, .. } => {
                         let error = StoredReal::at_least(encoded.error * ROUNDING_MARGIN);
                         let seq = state.next_seq;
                         state.next_seq += 1;
@@ -143,8 +146,9 @@ impl Inner {
                                 })?;
                                 if let Placement::Evict { slot, victim, count } = placement {
                                     let SlotMetadata { key, values } = tables.clear(slot)?;
-                                    state.evictions += 1;
-                                    state.evictions_never_read += u64::from(count == 0);
+                                    state.evictions = state.evictions.saturating_add(1);
+                                    state.evictions_never_read =
+                                        state.evictions_never_read.saturating_add(u64::from(count == 0));
                                     let id = MemoryId { slot, seq: victim.seq };
                                     done.evicted.push(Evicted { id, key, metadata: values, count });
                                 }
@@ -177,7 +181,8 @@ impl Inner {
                         done.errors.push(error.get());
                     }
                     Op::RemoveKey(key) => {
-                        if let Some(slot) = tables.slot_of(&key)? {
+                        if let Some(slot) = tables.slot_of(&key)?.filter(|&slot| planner.get(slot).is_some())
+                        {
                             tables.clear(slot)?;
                             planner.remove(slot);
                             done.removed += 1;
@@ -202,7 +207,7 @@ impl Inner {
             }
             let (occupants, reset) = planner.finish();
             let taken = live.counts().take(&reset);
-            state.reads += taken.reads;
+            state.reads = state.reads.saturating_add(taken.reads);
             for (number, chunk) in taken.chunks() {
                 let value = chunk.encode(counter_place(self.header.uuid, number));
                 tables.counters.insert(number, value.as_slice()).map_err(storage("write counts"))?;
@@ -211,7 +216,13 @@ impl Inner {
             tables.set_meta(STATE, &value)?;
             (occupants, reset, taken)
         };
-        transaction.commit().map_err(|error| Error::OutcomeUnknown { source: Box::new(error) })?;
+        // Whatever goes wrong from here on, an error or a panic: it may be durable, or not.
+        guarded("commit", || transaction.commit().map_err(storage("commit"))).map_err(
+            |error| match error {
+                Error::Storage { source, .. } => Error::OutcomeUnknown { source },
+                other => other,
+            },
+        )?;
         Ok(Changes { occupants, written, reset, taken, state, done })
     }
 
@@ -262,22 +273,48 @@ impl<'a> Tables<'a> {
         })
     }
 
-    fn slot_of(&self, key: &[u8]) -> Result<Option<u32>> {
-        Ok(self.keys.get(key).map_err(storage("look up a key"))?.map(|slot| slot.value()))
+    /// The slot that a key leads to. The row of a key has no checksum, so it counts only if the slot names the key in
+    /// return; a row that leads astray is dropped.
+    fn slot_of(&mut self, key: &[u8]) -> Result<Option<u32>> {
+        let row = self.keys.get(key).map_err(storage("look up a key"))?.map(|slot| slot.value());
+        let Some(slot) = row else { return Ok(None) };
+        let named = match self.metadata.get(slot).map_err(storage("look up metadata"))? {
+            None => false,
+            Some(value) => {
+                let place = metadata_place(self.inner.header.uuid, slot);
+                frame::open::<SlotMetadata>(value.value(), place)
+                    .is_ok_and(|found| found.key.as_deref() == Some(key))
+            }
+        };
+        if named {
+            return Ok(Some(slot));
+        }
+        self.keys.remove(key).map_err(storage("remove a key"))?;
+        Ok(None)
     }
 
     /// Takes a slot's memory out of every table; gives what was said about it.
     fn clear(&mut self, slot: u32) -> Result<SlotMetadata> {
         self.slots.remove(slot).map_err(storage("empty a slot"))?;
-        let metadata = match self.metadata.remove(slot).map_err(storage("empty a slot"))? {
-            None => SlotMetadata::default(),
-            // Damaged metadata leave with their memory; a key they named leads to a slot that no longer names it.
-            Some(value) => {
-                frame::open(value.value(), metadata_place(self.inner.header.uuid, slot)).unwrap_or_default()
-            }
+        let place = metadata_place(self.inner.header.uuid, slot);
+        let said = match self.metadata.remove(slot).map_err(storage("empty a slot"))? {
+            None => Ok(SlotMetadata::default()),
+            Some(value) => frame::open::<SlotMetadata>(value.value(), place),
+        };
+        let Ok(metadata) = said else {
+            // Damaged metadata cannot say which key was theirs: every row that leads here goes with them.
+            self.keys.retain(|_, to| to != slot).map_err(storage("remove a key"))?;
+            return Ok(SlotMetadata::default());
         };
         if let Some(key) = &metadata.key {
-            self.keys.remove(key.as_slice()).map_err(storage("remove a key"))?;
+            let leads_here = self
+                .keys
+                .get(key.as_slice())
+                .map_err(storage("look up a key"))?
+                .is_some_and(|to| to.value() == slot);
+            if leads_here {
+                self.keys.remove(key.as_slice()).map_err(storage("remove a key"))?;
+            }
         }
         Ok(metadata)
     }

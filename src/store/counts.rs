@@ -81,6 +81,11 @@ impl Counts {
         self.pending.fetch_add(1, Relaxed) + 1
     }
 
+    /// Whether some count is not on disk yet.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.pending() > 0 || self.dirty.iter().any(|dirty| dirty.load(Relaxed))
+    }
+
     /// Reads counted and not on disk yet.
     pub(super) fn pending(&self) -> u64 {
         self.pending.load(Relaxed)
@@ -124,6 +129,14 @@ impl Counts {
         }
         for (number, counts) in taken.chunks {
             let first = number as usize * COUNTERS_PER_CHUNK;
+            // Nobody bumps now, under the lock this needs. A bump that came between taking and here may have left its
+            // delta behind a flag that was cleared around it, where the machine orders loosely.
+            let left = self.delta.iter().skip(first).take(COUNTERS_PER_CHUNK);
+            if left.into_iter().any(|delta| delta.load(Relaxed) > 0)
+                && let Some(dirty) = self.dirty.get(number as usize)
+            {
+                dirty.store(true, Relaxed);
+            }
             for (offset, count) in counts.into_iter().enumerate() {
                 if let Some(base) = self.base.get_mut(first + offset) {
                     *base = count;

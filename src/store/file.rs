@@ -145,10 +145,11 @@ fn builder() -> Builder {
 
 fn check_magic(path: &Path) -> Result<()> {
     let mut first = Vec::new();
-    let file = File::open(path).map_err(Error::io(path))?;
-    if !file.metadata().map_err(Error::io(path))?.is_file() {
+    // Asked before opening: opening a pipe would wait for somebody to write to it.
+    if !std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
         return Err(not_a_store(path, "not a regular file"));
     }
+    let file = File::open(path).map_err(Error::io(path))?;
     file.take(REDB_MAGIC.len() as u64).read_to_end(&mut first).map_err(Error::io(path))?;
     if first.is_empty() {
         return Err(not_a_store(path, "the file is empty"));

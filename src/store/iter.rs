@@ -7,7 +7,7 @@ use super::tables::SLOTS;
 use crate::error::Result;
 use crate::record::{Record, Records};
 use apcm_format::{MemoryId, Metadata};
-use redb::ReadTransaction;
+use redb::{ReadTransaction, ReadableTable};
 
 /// Memories in slot order, as they were when the iteration began.
 ///
@@ -16,7 +16,8 @@ pub struct Entries<'a> {
     inner: &'a Inner,
     transaction: ReadTransaction,
     /// Slots still to come, highest first.
-    left: Vec<MemoryId>,
+    left: Vec<u32>,
+    now: u32,
 }
 
 impl std::fmt::Debug for Entries<'_> {
@@ -27,15 +28,18 @@ impl std::fmt::Debug for Entries<'_> {
 
 impl<'a> Entries<'a> {
     pub(super) fn new(inner: &'a Inner) -> Result<Self> {
-        let transaction = inner.reading("begin an iteration", || inner.handle.begin_read())?;
-        let now = inner.now();
-        let live = inner.live.read();
-        let ids = live.bank().iter().filter(|(slot, _)| live.occupant(*slot, now).is_some());
-        let mut left: Vec<MemoryId> =
-            ids.map(|(slot, occupant)| MemoryId { slot, seq: occupant.seq }).collect();
-        drop(live);
+        let (transaction, mut left) = inner.reading("begin an iteration", || {
+            let transaction = inner.handle.begin_read()?;
+            let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+            let left = slots
+                .iter()
+                .map_err(storage("read the slots"))?
+                .map(|entry| entry.map(|(slot, _)| slot.value()).map_err(storage("read the slots")))
+                .collect::<Result<Vec<u32>>>()?;
+            Ok((transaction, left))
+        })?;
         left.reverse();
-        Ok(Self { inner, transaction, left })
+        Ok(Self { inner, transaction, left, now: inner.now() })
     }
 }
 
@@ -44,23 +48,17 @@ impl<'a> Iterator for Entries<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let id = self.left.pop()?;
-            let found = self.inner.reading("read a memory", || {
-                // A slot that was damaged when the store was opened has no sequence number: its record says why.
-                if id.seq == 0 {
-                    let slots = self.transaction.open_table(SLOTS).map_err(storage("open a table"))?;
-                    if let Some(value) = slots.get(id.slot).map_err(storage("look up a slot"))? {
-                        self.inner.slot_record(id.slot, value.value())?;
-                    }
+            let slot = self.left.pop()?;
+            let inner = self.inner;
+            match inner.reading("read a memory", || inner.stored_in(&self.transaction, slot, None)) {
+                Ok(Some(stored)) if stored.expires_at.is_none_or(|at| at > self.now) => {
+                    let live = inner.live.read();
+                    // A count is its memory's, not its slot's: one that left since the snapshot has none any more.
+                    let there = live.bank().get(slot).is_some_and(|occupant| occupant.seq == stored.id.seq);
+                    let count = if there { live.counts().get(slot) } else { 0 };
+                    return Some(Ok(Entry { inner, stored, count }));
                 }
-                self.inner.stored(&self.transaction, id)
-            });
-            match found {
-                Ok(None) => {}
-                Ok(Some(stored)) => {
-                    let count = self.inner.live.read().counts().get(id.slot);
-                    return Some(Ok(Entry { inner: self.inner, stored, count }));
-                }
+                Ok(_) => {}
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -30,7 +30,7 @@ pub use transaction::Transaction;
 use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::record::{Record, Records};
-use apcm_format::{Fingerprint, IngestPosition, MemoryId, Metadata, StoreHeader, frame};
+use apcm_format::{Fingerprint, IngestPosition, MemoryId, StoreHeader, frame};
 use file::Handle;
 use flusher::Flusher;
 use guard::{guarded, storage};
@@ -413,7 +413,7 @@ impl Inner {
             record_shape: self.header.shape.dims(),
             file_bytes,
             mean_error: sums.error / readable,
-            reads: live.state().reads + live.counts().pending(),
+            reads: live.state().reads.saturating_add(live.counts().pending()),
             evictions: live.state().evictions,
             evictions_never_read: live.state().evictions_never_read,
             codec: CodecStats {
@@ -436,20 +436,11 @@ fn create_tables(transaction: &redb::WriteTransaction) -> Result<()> {
     Ok(())
 }
 
-/// Metadata as the public face takes it, or an error with the numbers.
+/// A key as the public face takes it, or an error with the numbers.
 pub(crate) fn check_key(key: &[u8]) -> Result<()> {
     let most = apcm_format::limits::KEY_LEN_MAX;
     if key.is_empty() || key.len() > most {
         return Err(Error::argument("a key", format!("1 to {most} bytes"), format!("{} bytes", key.len())));
     }
     Ok(())
-}
-
-/// Field names are bounded by the format; said here, where the caller can still change them.
-pub(crate) fn check_metadata(metadata: &Metadata) -> Result<()> {
-    let most = apcm_format::limits::FIELD_NAME_LEN_MAX;
-    match metadata.keys().find(|name| name.len() > most) {
-        Some(name) => Err(Error::argument("a field's name", format!("at most {most} bytes"), name.len())),
-        None => Ok(()),
-    }
 }

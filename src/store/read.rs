@@ -45,7 +45,8 @@ impl Stored {
 impl Inner {
     pub(super) fn nearest(&self, query: &Record, counted: bool) -> Result<Option<Memory>> {
         let vector = self.codec.query_vectors(&Records::from(query), self.header.similarity)?;
-        loop {
+        for attempt in 0.. {
+            let (last, writer) = self.last_attempt(attempt);
             let now = self.now();
             let best = {
                 let live = self.live.read();
@@ -57,15 +58,27 @@ impl Inner {
             let id = MemoryId { slot: best.slot, seq };
             // A commit may have come between ranking and looking: then what was ranked is gone, and the reader
             // ranks again what is there now.
-            if let Some(stored) =
-                self.reading("read a memory", || self.stored(&self.handle.begin_read()?, id))?
-            {
-                let record = self.decode(&stored)?;
-                self.count(id, counted);
-                return Ok(Some(stored.into_memory(record, Some(best.similarity))));
+            let found = self.reading("read a memory", || self.stored(&self.handle.begin_read()?, id))?;
+            match found {
+                Some(stored) => {
+                    drop(writer);
+                    let record = self.decode(&stored)?;
+                    self.count(id, counted);
+                    return Ok(Some(stored.into_memory(record, Some(best.similarity))));
+                }
+                None if last => return Err(vanished(best.slot)),
+                None => std::thread::yield_now(),
             }
-            std::thread::yield_now();
         }
+        Ok(None)
+    }
+
+    /// After a few attempts a reader waits for the writer, so that no commit can come between; if what is in memory
+    /// and what is on disk still disagree then, they always will. On a read-only handle nothing ever comes between.
+    pub(super) fn last_attempt(&self, attempt: u32) -> (bool, Option<parking_lot::MutexGuard<'_, ()>>) {
+        let alone = self.handle.writable().is_err();
+        let last = alone || attempt >= 3;
+        (last, (last && !alone).then(|| self.writer.lock()))
     }
 
     pub(super) fn by_key(&self, key: &[u8], counted: bool) -> Result<Option<Memory>> {
@@ -116,15 +129,25 @@ impl Inner {
 
     /// The memory of this id in a snapshot, or `None` when its slot is empty or another's.
     pub(super) fn stored(&self, transaction: &ReadTransaction, id: MemoryId) -> Result<Option<Stored>> {
+        self.stored_in(transaction, id.slot, Some(id.seq))
+    }
+
+    /// The memory in a slot of a snapshot, if it is the one wanted.
+    pub(super) fn stored_in(
+        &self,
+        transaction: &ReadTransaction,
+        slot: u32,
+        wanted: Option<u64>,
+    ) -> Result<Option<Stored>> {
         let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
-        let Some(value) = slots.get(id.slot).map_err(storage("look up a slot"))? else { return Ok(None) };
-        let record = self.slot_record(id.slot, value.value())?;
-        if record.seq != id.seq {
+        let Some(value) = slots.get(slot).map_err(storage("look up a slot"))? else { return Ok(None) };
+        let record = self.slot_record(slot, value.value())?;
+        if wanted.is_some_and(|seq| seq != record.seq) {
             return Ok(None);
         }
-        let metadata = self.metadata(transaction, id.slot)?;
+        let metadata = self.metadata(transaction, slot)?;
         Ok(Some(Stored {
-            id,
+            id: MemoryId { slot, seq: record.seq },
             code: record.code.to_vec(),
             without_predictor: record.flags.without_predictor,
             pinned: record.flags.pinned,
@@ -167,6 +190,13 @@ impl Inner {
             self.signal.flush_soon();
         }
     }
+}
+
+/// A slot that is ranked and is not there.
+pub(super) fn vanished(slot: u32) -> Error {
+    let cause =
+        DecodeError::Invalid { what: "a slot that was there when the store was opened", found: slot.into() };
+    Error::Corrupt { what: format!("slot {slot}"), cause }
 }
 
 /// A code that passed its checksum and that the codec refuses all the same.

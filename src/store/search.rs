@@ -3,7 +3,7 @@
 use super::Inner;
 use super::guard::storage;
 use super::memory::Hit;
-use super::read::{Stored, corrupt_code};
+use super::read::{Stored, corrupt_code, vanished};
 use super::tables::{METADATA, metadata_place};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -110,7 +110,8 @@ impl<'a> Search<'a> {
         let inner = self.inner;
         let vectors = inner.codec.query_vectors(&self.queries, inner.header.similarity)?;
         let dims = inner.header.search_dims as usize;
-        loop {
+        for attempt in 0.. {
+            let (last, writer) = inner.last_attempt(attempt);
             // The snapshot comes first: what it holds and what is ranked agree wherever their sequence numbers do.
             let answered = inner.reading("search", || {
                 let transaction = inner.handle.begin_read()?;
@@ -119,23 +120,27 @@ impl<'a> Search<'a> {
                 vectors
                     .chunks_exact(dims)
                     .map(|vector| self.answer(&transaction, vector, admitted.as_ref()))
-                    .collect::<Result<Option<Vec<_>>>>()
+                    .collect::<Result<Result<Vec<_>, u32>>>()
             })?;
-            let Some(answers) = answered else {
-                std::thread::yield_now();
-                continue;
-            };
-            return answers.into_iter().map(|found| self.hits(found)).collect();
+            match answered {
+                Ok(answers) => {
+                    drop(writer);
+                    return answers.into_iter().map(|found| self.hits(found)).collect();
+                }
+                Err(slot) if last => return Err(vanished(slot)),
+                Err(_) => std::thread::yield_now(),
+            }
         }
+        Ok(Vec::new())
     }
 
-    /// `None` when a commit came between the snapshot and the ranking.
+    /// The hits, or the slot of one that is ranked and not in the snapshot: a commit came between.
     fn answer(
         &self,
         transaction: &ReadTransaction,
         vector: &[f32],
         admitted: Option<&Admitted>,
-    ) -> Result<Option<Vec<(Stored, f32)>>> {
+    ) -> Result<Result<Vec<(Stored, f32)>, u32>> {
         let now = self.inner.now();
         let ranked: Vec<(Ranked, u64)> = {
             let live = self.inner.live.read();
@@ -147,7 +152,7 @@ impl<'a> Search<'a> {
             .into_iter()
             .map(|(hit, seq)| {
                 let stored = self.inner.stored(transaction, MemoryId { slot: hit.slot, seq })?;
-                Ok(stored.map(|stored| (stored, hit.similarity)))
+                Ok(stored.map(|stored| (stored, hit.similarity)).ok_or(hit.slot))
             })
             .collect()
     }

@@ -1,11 +1,12 @@
 //! A transaction is a buffer: operations are staged and encoded here, placed and written at commit.
 
 use super::memory::{Attributes, Committed, Put};
-use super::{Inner, check_key, check_metadata};
+use super::tables::metadata_place;
+use super::{Inner, check_key};
 use crate::codec::Encoded;
 use crate::error::{Error, Result};
 use crate::record::{Record, Records, check_shape};
-use apcm_format::{IngestPosition, MemoryId, SlotMetadata, limits};
+use apcm_format::{IngestPosition, MemoryId, SlotMetadata, frame, limits};
 use std::collections::HashMap;
 
 /// What names of ingest positions begin with in `meta`.
@@ -19,6 +20,7 @@ pub(super) enum Op {
         encoded: Encoded,
         search: Vec<f32>,
         metadata: SlotMetadata,
+        metadata_len: usize,
         pinned: bool,
         time_to_live: Option<u32>,
     },
@@ -109,12 +111,7 @@ impl<'a> Transaction<'a> {
                 attributes.len(),
             ));
         }
-        for (key, attributes) in &attributes {
-            if let Some(key) = key {
-                check_key(key)?;
-            }
-            check_metadata(&attributes.metadata)?;
-        }
+        attributes.iter().filter_map(|(key, _)| key.as_deref()).try_for_each(check_key)?;
         self.inner.handle.writable()?;
         check_shape(self.inner.header.shape, records.shape())?;
         let encoded = self.inner.codec.encode(records)?;
@@ -130,7 +127,6 @@ impl<'a> Transaction<'a> {
             return Err(Error::argument("a batch to average", "at least one record", "none"));
         }
         let attributes = attributes.into();
-        check_metadata(&attributes.metadata)?;
         self.inner.handle.writable()?;
         check_shape(self.inner.header.shape, batch.shape())?;
         let encoded = self.inner.codec.encode_mean(batch)?;
@@ -163,7 +159,8 @@ impl<'a> Transaction<'a> {
         self.ops.push(Op::Position(format!("{POSITION_PREFIX}{name}"), position));
     }
 
-    /// Whether there is a memory with this key, as this transaction sees it: its own staged keys come first.
+    /// Whether there is a memory with this key, as this transaction sees it: its own staged keys come first. A removal
+    /// by id is looked at only at commit.
     ///
     /// # Errors
     /// [`Storage`](Error::Storage).
@@ -204,8 +201,32 @@ impl<'a> Transaction<'a> {
         let codes: Vec<&[u8]> = encoded.iter().map(|encoded| encoded.code.as_slice()).collect();
         let vectors = self.inner.codec.search_vectors(&codes, self.inner.header.similarity)?;
         let dims = self.inner.header.search_dims as usize;
-        for ((encoded, search), (key, attributes)) in
-            encoded.into_iter().zip(vectors.chunks_exact(dims)).zip(attributes)
+        if encoded.len() != attributes.len() || vectors.len() != encoded.len() * dims {
+            return Err(Error::argument(
+                "what the codec makes of a batch",
+                format!("{} codes and {} search values", attributes.len(), attributes.len() * dims),
+                format!("{} and {}", encoded.len(), vectors.len()),
+            ));
+        }
+        // Sealed here to see that it can be: one bad value must not fail a whole commit.
+        let sealed = attributes
+            .iter()
+            .map(|(key, attributes)| {
+                let metadata = SlotMetadata { key: key.clone(), values: attributes.metadata.clone() };
+                let bytes = frame::seal(&metadata, metadata_place(self.inner.header.uuid, 0));
+                bytes.map(|bytes| bytes.len()).map_err(|cause| {
+                    let expected = format!(
+                        "at most {} levels deep, in {} bytes, with names of {}",
+                        limits::METADATA_NESTING_MAX,
+                        limits::METADATA_LEN_MAX,
+                        limits::FIELD_NAME_LEN_MAX
+                    );
+                    Error::argument("metadata", expected, cause)
+                })
+            })
+            .collect::<Result<Vec<usize>>>()?;
+        for (((encoded, search), (key, attributes)), metadata_len) in
+            encoded.into_iter().zip(vectors.chunks_exact(dims)).zip(attributes).zip(sealed)
         {
             if let Some(key) = &key {
                 self.keys.insert(key.clone(), true);
@@ -217,6 +238,7 @@ impl<'a> Transaction<'a> {
                 encoded,
                 search: search.to_vec(),
                 metadata: SlotMetadata { key, values },
+                metadata_len,
                 pinned,
                 time_to_live: time_to_live.map(seconds),
             });

@@ -32,8 +32,10 @@ use std::path::Path;
 
 pub(super) const KIND: &str = "flow";
 
-/// Records that go through the network at a time: enough to fill the cores, little enough to stay in memory.
+/// Records that go through the network at a time: enough to fill the cores.
 const BATCH: usize = 1_024;
+/// Values that go through the network at a time: little enough to stay in memory, whatever a record's size.
+const BATCH_VALUES: usize = 1 << 24;
 
 /// What a codec is made of besides its network: all on the host.
 #[derive(Debug, Clone)]
@@ -244,7 +246,7 @@ impl FlowCodec {
     pub fn forward(&self, records: &Records) -> Result<Vec<f32>> {
         check_shape(self.shape, records.shape())?;
         let mut out = Vec::with_capacity(records.len() * self.chain.latent());
-        for block in records.values().chunks(BATCH * self.shape.values()) {
+        for block in records.values().chunks(self.batch() * self.shape.values()) {
             out.extend(host(self.to_latent(block)));
         }
         Ok(out)
@@ -264,10 +266,15 @@ impl FlowCodec {
             ));
         }
         let mut values = Vec::with_capacity(z.len() / latent * self.shape.values());
-        for block in z.chunks(BATCH * latent) {
+        for block in z.chunks(self.batch() * latent) {
             values.extend(self.to_records(matrix(block.to_vec(), latent, &self.device)));
         }
         Ok(Records::from_decoded(self.shape, values))
+    }
+
+    /// Records that go through the network at a time.
+    fn batch(&self) -> usize {
+        (BATCH_VALUES / self.shape.values()).clamp(1, BATCH)
     }
 
     fn to_latent(&self, values: &[f32]) -> Tensor<2> {
@@ -368,7 +375,7 @@ impl Codec for FlowCodec {
     fn encode(&self, records: &Records) -> Result<Vec<Encoded>> {
         check_shape(self.shape, records.shape())?;
         let mut out = Vec::with_capacity(records.len());
-        for block in records.values().chunks(BATCH * self.shape.values()) {
+        for block in records.values().chunks(self.batch() * self.shape.values()) {
             out.extend(self.measure(&self.to_kept(block), block)?);
         }
         Ok(out)
@@ -379,7 +386,7 @@ impl Codec for FlowCodec {
         check_shape(self.shape, batch.shape())?;
         let mean = mean_record(batch)?;
         let mut z = Vec::with_capacity(batch.len() * self.chain.kept());
-        for block in batch.values().chunks(BATCH * self.shape.values()) {
+        for block in batch.values().chunks(self.batch() * self.shape.values()) {
             z.extend(self.to_kept(block));
         }
         let encoded = self.measure(&column_means(&z, self.chain.kept()), mean.values())?;
@@ -393,7 +400,7 @@ impl Codec for FlowCodec {
         for predict in [true, false] {
             let chosen: Vec<usize> =
                 (0..codes.len()).filter(|&i| codes[i].without_predictor != predict).collect();
-            for block in chosen.chunks(BATCH) {
+            for block in chosen.chunks(self.batch()) {
                 let views: Vec<&[u8]> = block.iter().map(|&i| codes[i].bytes).collect();
                 let dequantized = self.dequantize(&views)?;
                 debug_assert_eq!(dequantized.len(), block.len() * kept);
@@ -420,7 +427,7 @@ impl Codec for FlowCodec {
     fn query_vectors(&self, records: &Records, similarity: Similarity) -> Result<Vec<f32>> {
         check_shape(self.shape, records.shape())?;
         let mut kept = Vec::with_capacity(records.len() * self.chain.kept());
-        for block in records.values().chunks(BATCH * self.shape.values()) {
+        for block in records.values().chunks(self.batch() * self.shape.values()) {
             kept.extend(self.to_kept(block));
         }
         Ok(self.searchable(&kept, similarity))

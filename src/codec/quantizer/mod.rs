@@ -66,7 +66,7 @@ impl Quantizer {
     /// # Errors
     /// [`Argument`](Error::Argument) when more code values are asked for than there are coordinates, or more bytes
     /// than they can use.
-    pub fn fit(spec: QuantizerSpec, latent: &[f32], width: usize) -> Result<Self> {
+    pub(crate) fn fit(spec: QuantizerSpec, latent: &[f32], width: usize) -> Result<Self> {
         match spec {
             QuantizerSpec::Allocated(bytes) => Allocated::fit(bytes, latent, width).map(Self::Allocated),
             _ => Scalar::fit(spec, latent, width).map(Self::Scalar),

@@ -149,9 +149,14 @@ fn index(value: f32, step: f32) -> i8 {
 fn best_step(latent: &[f32], columns: usize, column: usize) -> f32 {
     let rows = latent.len() / columns;
     let stride = rows.div_ceil(10_000).max(1);
-    let values: Vec<f32> = (0..rows).step_by(stride).map(|row| latent[row * columns + column]).collect();
-    let deviation =
-        (values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / values.len() as f64).sqrt();
+    let values: Vec<f32> = (0..rows)
+        .step_by(stride)
+        .map(|row| latent[row * columns + column])
+        // An unclamped coupling can overflow; what overflowed is not what the step should follow.
+        .filter(|value| value.is_finite())
+        .collect();
+    let squares: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+    let deviation = (squares / values.len().max(1) as f64).sqrt();
     let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let error = |step: f32| -> f64 {
         values.iter().map(|&value| f64::from(value - f32::from(index(value, step)) * step).powi(2)).sum()

@@ -129,7 +129,7 @@ pub(super) fn fit(
         let mut point = None;
         match plan.select {
             Select::Validation { every, patience } => {
-                if steps % AVERAGE_EVERY == 0 {
+                if steps % AVERAGE_EVERY == 0 || steps == plan.steps_max {
                     // The bias correction of Adam's kind: a young average leans on the young weights.
                     let decay = plan.average.powi(AVERAGE_EVERY as i32);
                     let decay = decay.min((1 + steps) as f32 / (10 + steps) as f32);

@@ -2,7 +2,7 @@
 
 use super::fit::{Fitted, Plan, Schedule, Select, fit};
 use super::gate::{errors, judge};
-use super::{Session, Split, StageReport, Trained};
+use super::{EndedBy, Session, Split, StageReport, Trained};
 use crate::codec::FlowCodec;
 use crate::codec::flow::Blueprint;
 use crate::codec::flow::chain::{Chain, columns};
@@ -13,7 +13,7 @@ use crate::codec::flow::weights;
 use crate::codec::quantizer::{Quantizer, QuantizerSpec};
 use crate::error::{Error, Result};
 use crate::record::Records;
-use apcm_format::{FlowConfig, Preset, WeightPrecision, limits};
+use apcm_format::{FlowConfig, Preset, WeightPrecision};
 use burn::tensor::{Device as BurnDevice, Tensor};
 
 /// Share of the variance that the latent carries; the rest is noise to a predictor and bytes to a model.
@@ -43,7 +43,8 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
     let mut codec = FlowCodec::from_image(&untrained.image(&chain, &network)?, device)?;
     let mut stages = Vec::new();
     if split.validation.len() >= 2 {
-        let validation = session.gather(&split.validation);
+        // Half of the validation rows chose the weights; the other half has seen nothing, and judges.
+        let validation = session.gather(split.judging());
         let mut before = errors(&codec, &validation)?;
         let mut trained_predictor = None;
         if let Some(stage) = Stage::predictor(session, &foundation, &split)? {
@@ -54,8 +55,11 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
                 trained_predictor = Some(fitted.weights);
             }
         }
-        if session.options.couplings.unwrap_or(0) > 0 && !session.clock.is_over() {
-            let stage = Stage::couplings(session, &foundation, trained_predictor.is_some(), &split)?;
+        let over = session.clock.is_over() || stages.iter().any(|stage| stage.ended_by == EndedBy::Cancelled);
+        if session.options.couplings.unwrap_or(0) > 0
+            && !over
+            && let Some(stage) = Stage::couplings(session, &foundation, trained_predictor.is_some(), &split)?
+        {
             let fitted = stage.run(session, &foundation, trained_predictor.as_deref())?;
             (codec, _) =
                 settle(session, &mut stages, &stage, &fitted, codec, before, &validation, "couplings")?;
@@ -121,7 +125,7 @@ impl Foundation {
         if rank < asked && split.training.len() <= asked {
             return Err(Error::TooLittleData {
                 records: records.len(),
-                needed: asked + 1 + records.len() - split.training.len(),
+                needed: session.options.records_needed(asked),
                 purpose: format!("a code of {} bytes", options.quantizer.code_len()),
             });
         }
@@ -282,13 +286,6 @@ impl Stage {
         if hidden == 0 {
             return Ok(None);
         }
-        if hidden > limits::WIDTH_MAX as usize || blocks > limits::LAYERS_MAX as usize {
-            return Err(Error::argument(
-                "the predictor",
-                format!("at most {} wide and {} blocks deep", limits::WIDTH_MAX, limits::LAYERS_MAX),
-                format!("{hidden} and {blocks}"),
-            ));
-        }
         let config = FlowConfig {
             predictor_hidden: hidden as u32,
             predictor_blocks: blocks as u32,
@@ -302,20 +299,17 @@ impl Stage {
         foundation: &Foundation,
         predicts: bool,
         split: &Split,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
+        // Where the code keeps every coordinate there is no aux to couple with.
+        if foundation.config.latent == foundation.config.kept {
+            return Ok(None);
+        }
         let mut config = match Self::predictor(session, foundation, split)? {
             Some(stage) if predicts => stage.blueprint.config,
             _ => foundation.config.clone(),
         };
         config.couplings = session.options.couplings.unwrap_or(0) as u32;
         config.coupling_hidden = session.options.coupling_hidden as u32;
-        if config.latent == config.kept {
-            return Err(Error::argument(
-                "the couplings",
-                "0 where the code keeps every coordinate: there is no aux to couple with",
-                config.couplings,
-            ));
-        }
         config.check()?;
         let mut stage = Self::new(session, foundation, config, "couplings", COUPLING_RATE, split)?;
         let latent = foundation.config.latent as usize;
@@ -326,7 +320,7 @@ impl Stage {
                 .map(|&variance| (1.0 / variance.max(floor).sqrt()) as f32)
                 .collect(),
         );
-        Ok(stage)
+        Ok(Some(stage))
     }
 
     fn new(
@@ -342,8 +336,8 @@ impl Stage {
         let kept = config.kept as usize;
         let scales = (config.predictor_hidden > 0).then(|| foundation.scales());
         let validation_latent =
-            rotate(session, &split.validation, &foundation.mean, &foundation.rotation, latent)?;
-        let mut validation_dequantized = vec![0.0; split.validation.len() * kept];
+            rotate(session, split.choosing(), &foundation.mean, &foundation.rotation, latent)?;
+        let mut validation_dequantized = vec![0.0; split.choosing().len() * kept];
         for (row, out) in
             validation_latent.chunks_exact(latent).zip(validation_dequantized.chunks_exact_mut(kept))
         {
