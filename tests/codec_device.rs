@@ -410,7 +410,7 @@ fn a_file_written_on_one_device_reads_alike_on_every_other() {
     let data = images(0..400);
     let home = Home::new();
     let codec = FlowCodec::trainer(&data).bytes_per_record(32).steps(40).train().unwrap().codec;
-    let store = Store::builder().capacity(300).create(&home.path, codec).unwrap();
+    let store = Store::builder().capacity(301).create(&home.path, codec).unwrap();
     let mut transaction = store.begin_write();
     transaction.insert_all(&data.slice(0..300)).unwrap();
     transaction.commit().unwrap();
@@ -435,6 +435,8 @@ fn a_file_written_on_one_device_reads_alike_on_every_other() {
         // And it is written on that device too.
         let put = store.insert(&data.get(350)).unwrap();
         assert!(store.peek_id(put.id).is_ok());
+        // The next device finds what this one found.
+        store.remove_id(put.id).unwrap();
     }
 }
 
