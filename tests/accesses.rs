@@ -148,6 +148,27 @@ fn read_only_handles_share_the_file_and_count_nothing() {
     assert!(home.bytes() == before);
 }
 
+/// Nobody commits, flushes or closes: the flusher alone brings counts to the disk once enough of them wait.
+#[test]
+fn enough_reads_reach_the_disk_by_themselves() {
+    let home = Home::new();
+    let store = plain_store(&home, 4, 4);
+    let id = store.insert(&axis(0, 4)).unwrap().id;
+    for _ in 0..65_536 {
+        store.get_id(id).unwrap();
+    }
+    let copy = home.file("copy.apcm");
+    // The flusher is another thread; how soon it gets to run is not what is tested, that it does is.
+    for _ in 0..200 {
+        std::fs::copy(&home.path, &copy).unwrap();
+        if Store::open(&copy).is_ok_and(|copied| copied.access_count(id) == Some(65_536)) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("65,536 reads were still only in memory after 20 seconds");
+}
+
 #[test]
 fn readers_and_writers_at_once_never_see_a_stranger_under_an_id() {
     let home = Home::new();

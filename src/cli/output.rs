@@ -1,7 +1,7 @@
 //! What goes to the terminal: results on standard output, progress on standard error and only to a terminal.
 
 use super::{Failure, Outcome};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 
 /// Prints a result: one JSON document, or the text.
@@ -25,8 +25,13 @@ pub(super) fn bar(len: u64, what: &str) -> ProgressBar {
     let target =
         if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(len), target);
-    let style = ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len}  {per_sec}  {eta} left");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let style = ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len}  {rate}  {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // A bar that cannot be written has nobody to complain to.
+            let _ = write!(out, "{}/s", count(state.per_sec() as u64));
+        });
+    bar.set_style(style);
     bar.set_message(what.to_owned());
     bar
 }
