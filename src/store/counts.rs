@@ -68,10 +68,11 @@ impl Counts {
         }
     }
 
-    /// Counts one access; gives how many are not on disk yet.
-    pub(super) fn bump(&self, slot: u32) -> u64 {
-        let index = slot as usize;
-        if let Some(delta) = self.delta.get(index) {
+    /// Counts one access, of no slot where its memory left meanwhile; gives how many are not on disk yet.
+    pub(super) fn bump(&self, slot: Option<u32>) -> u64 {
+        if let Some(index) = slot.map(|slot| slot as usize)
+            && let Some(delta) = self.delta.get(index)
+        {
             delta.fetch_add(1, Relaxed);
             let dirty = &self.dirty[index / COUNTERS_PER_CHUNK];
             if !dirty.load(Relaxed) {

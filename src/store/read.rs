@@ -179,14 +179,15 @@ impl Inner {
         Ok(records.get(0))
     }
 
-    /// Counts an access, if the memory is still there. Read-only handles never count.
+    /// Counts an access: the store's total always, the memory's own count if it is still there. Read-only handles
+    /// never count.
     pub(super) fn count(&self, id: MemoryId, counted: bool) {
         if !counted || self.handle.writable().is_err() {
             return;
         }
         let live = self.live.read();
         let there = live.bank().get(id.slot).is_some_and(|occupant| occupant.seq == id.seq);
-        if there && live.counts().bump(id.slot) == BUMPS_MAX {
+        if live.counts().bump(there.then_some(id.slot)) == BUMPS_MAX {
             self.signal.flush_soon();
         }
     }
