@@ -30,12 +30,14 @@ mod policy;
 mod record;
 pub mod report;
 mod store;
+mod summary;
 
 pub use apcm_format::{
     Fingerprint, MemoryId, Metadata, Preset, RecordShape, Similarity, Value, WeightPrecision,
 };
 pub use codec::{
-    Codec, CodecInfo, Device, Encoded, FlowCodec, PlainCodec, QuantizerSpec, StoredCode, Trained, Trainer,
+    Codec, CodecInfo, Device, Encoded, EntropySpec, FlowCodec, PlainCodec, QuantizerSpec, Rate, StoredCode,
+    Trained, Trainer, counted_bytes,
 };
 pub use error::{Error, Result};
 pub use filter::Filter;
@@ -44,3 +46,4 @@ pub use store::{
     Attributes, CodecStats, Committed, Description, Entries, Entry, Evicted, Hit, Memory, Put, Search, Stats,
     Store, StoreBuilder, Transaction,
 };
+pub use summary::ErrorSummary;

@@ -36,13 +36,15 @@ pub enum ElementType {
     U8 = 3,
     /// `u32`, little-endian.
     U32 = 4,
+    /// `u16`, little-endian.
+    U16 = 5,
 }
 
 impl ElementType {
     fn len(self) -> usize {
         match self {
             Self::F32 | Self::U32 => 4,
-            Self::F16 => 2,
+            Self::F16 | Self::U16 => 2,
             Self::U8 => 1,
         }
     }
@@ -231,6 +233,7 @@ impl CodecImage {
                 2 => ElementType::F16,
                 3 => ElementType::U8,
                 4 => ElementType::U32,
+                5 => ElementType::U16,
                 other => {
                     return Err(DecodeError::Invalid {
                         what: "a tensor's element type",

@@ -28,6 +28,10 @@ pub enum QuantizerKind {
     I8,
     /// Bits by greedy water-filling, Lloyd-Max levels.
     Allocated,
+    /// Codebooks of 256 entries, each on what the ones before it left.
+    Residual,
+    /// Trellis quantization in charts, entropy coded: codes of any length.
+    Entropy,
 }
 
 /// How weights and rotations are kept in the file.
@@ -53,7 +57,7 @@ pub struct FlowConfig {
     pub latent: u32,
     /// Coordinates that are kept, `m`.
     pub kept: u32,
-    /// Bytes of a code, the same for every record of this codec.
+    /// Bytes of the longest code; of every code, unless the quantizer is entropy coded.
     pub code_len: u32,
     /// How kept coordinates become bytes.
     pub quantizer: QuantizerKind,

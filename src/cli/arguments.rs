@@ -36,6 +36,12 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  apcm train images-idx3-ubyte.gz --bytes 32 --out images.codec\n  \
                             apcm train embeddings.npy --quantizer i8 --bytes 128 --out text.codec")]
     Train(Train),
+    /// Compare codecs on your own data: bytes against error and recall, in a table, pictures and a page
+    #[command(
+        after_help = "Examples:\n  apcm report --train train.npy --heldout heldout.npy --bytes 16,32,64 --out report\n  \
+                            apcm report --train images-idx3-ubyte.gz --bytes 32 --out report --minutes 1"
+    )]
+    Report(Report),
     /// Create an empty store with a codec inside
     #[command(after_help = "Example:\n  apcm create memory.apcm --codec text.codec --capacity 10000")]
     Create(Create),
@@ -99,6 +105,14 @@ pub(super) struct Demo {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Quantizer {
+    /// Whichever loses least on records set aside
+    Auto,
+    /// Entropy coded: codes of any length, these bytes on average
+    Entropy,
+    /// Entropy coded, every code of these bytes
+    EntropyFixed,
+    /// Residual codebooks, every code of these bytes
+    Residual,
     /// Bits where the variance is
     Allocated,
     /// One byte a value
@@ -147,14 +161,20 @@ impl From<SimilarityName> for Similarity {
 pub(super) struct Train {
     /// The dataset; its first axis counts the records
     pub(super) data: PathBuf,
-    /// Bytes of a code
+    /// Bytes of a code; of codes of any length their mean, with what they need beside them
+    #[arg(long, required_unless_present = "error")]
+    pub(super) bytes: Option<usize>,
+    /// Mean squared error per element instead of bytes: entropy coded, bytes as they come
+    #[arg(long, conflicts_with_all = ["bytes", "quantizer"])]
+    pub(super) error: Option<f64>,
+    /// Longest code of any single record, where codes are entropy coded
     #[arg(long)]
-    pub(super) bytes: usize,
+    pub(super) max_bytes: Option<usize>,
     /// File for the codec
     #[arg(long)]
     pub(super) out: PathBuf,
     /// How coordinates become bytes
-    #[arg(long, value_enum, default_value = "allocated")]
+    #[arg(long, value_enum, default_value = "auto")]
     pub(super) quantizer: Quantizer,
     /// Which network
     #[arg(long, value_enum, default_value = "ordered")]
@@ -177,6 +197,40 @@ pub(super) struct Train {
     /// Where to compute: cpu, ndarray or wgpu
     #[arg(long, default_value = "cpu")]
     pub(super) device: Device,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Report {
+    /// Records to train on (.npy, idx, idx.gz)
+    #[arg(long)]
+    pub(super) train: PathBuf,
+    /// Records to judge by; without it every tenth of the training records is set aside
+    #[arg(long)]
+    pub(super) heldout: Option<PathBuf>,
+    /// Bytes a record, one or several
+    #[arg(long, value_delimiter = ',', default_value = "16,32,64")]
+    pub(super) bytes: Vec<usize>,
+    /// Folder for report.html, report.json and the pictures
+    #[arg(long, default_value = "apcm-report")]
+    pub(super) out: PathBuf,
+    /// Use the first N training records only
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+    /// Most minutes for each size
+    #[arg(long, default_value_t = 5.0)]
+    pub(super) minutes: f64,
+    /// Most steps of each stage; 0 trains no network
+    #[arg(long, default_value_t = 2_000)]
+    pub(super) steps: usize,
+    /// Seed of the split, the weights and the batches
+    #[arg(long, default_value_t = 42)]
+    pub(super) seed: u64,
+    /// What nearness means
+    #[arg(long, value_enum, default_value = "cosine")]
+    pub(super) similarity: SimilarityName,
+    /// Leave the autoencoder out: it takes a minute for each size
+    #[arg(long)]
+    pub(super) no_autoencoder: bool,
 }
 
 #[derive(Debug, Args)]
@@ -292,6 +346,9 @@ pub(super) struct Search {
     /// Least cosine of a hit
     #[arg(long, allow_negative_numbers = true)]
     pub(super) min_similarity: Option<f32>,
+    /// Largest measured error of a hit, mean squared per element
+    #[arg(long)]
+    pub(super) max_error: Option<f32>,
     /// Condition on metadata, such as: kind = 'note' and year >= 2025
     #[arg(long)]
     pub(super) filter: Option<String>,

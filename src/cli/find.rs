@@ -37,6 +37,9 @@ pub(super) fn search(arguments: &Search, json: bool) -> Outcome {
     if let Some(floor) = arguments.min_similarity {
         search = search.min_similarity(floor);
     }
+    if let Some(error) = arguments.max_error {
+        search = search.max_error(error);
+    }
     if let Some(filter) = &arguments.filter {
         search = search.filter(filter)?;
     }
@@ -151,13 +154,19 @@ pub(super) fn stats(arguments: &Stats, json: bool) -> Outcome {
             output::count(stats.evictions),
             output::count(stats.evictions_never_read)
         );
+        let error = stats.errors.as_ref().map_or("-".to_owned(), |errors| {
+            format!(
+                "{:.3e} mean, {:.3e} half, {:.3e} 95 %, {:.3e} largest, mean squared, an element",
+                errors.mean, errors.p50, errors.p95, errors.max
+            )
+        });
         output::table(&[
             ("slots", slots),
             ("record", format!("{:?}", stats.record_shape)),
             ("code", format!("{:.1} bytes a record", stats.code_bytes)),
             ("slot", format!("{:.1} bytes a record, with all that is stored for it", stats.slot_bytes)),
             ("file", output::bytes(stats.file_bytes as f64)),
-            ("error", format!("{:.3e} mean squared, an element", stats.mean_error)),
+            ("error", error),
             ("reads", output::count(stats.reads)),
             ("evictions", evictions),
             (

@@ -5,6 +5,7 @@ mod demo;
 mod fill;
 mod find;
 mod output;
+mod report;
 mod train;
 
 use crate::error::Error;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Demo(demo) => demo::run(&demo, json),
         Command::Train(train) => train::run(&train, json),
+        Command::Report(arguments) => report::run(&arguments, json),
         Command::Create(create) => fill::create(&create, json),
         Command::Ingest(ingest) => fill::ingest(&ingest, json),
         Command::Insert(insert) => fill::insert(&insert, json),

@@ -1,6 +1,6 @@
 //! `apcm train`.
 
-use super::arguments::{Quantizer, Train};
+use super::arguments::{PresetName, Quantizer, Train};
 use super::{Outcome, output};
 use crate::codec::{Codec, FlowCodec, Progress, QuantizerSpec, Trained, fingerprint};
 use crate::error::Error;
@@ -11,24 +11,42 @@ use std::time::Duration;
 pub(super) fn run(arguments: &Train, json: bool) -> Outcome {
     let dataset = Dataset::open(&arguments.data)?;
     let records = dataset.load_range(0..arguments.limit.unwrap_or(u64::MAX))?;
+    let bytes = arguments.bytes.unwrap_or(0);
     let values = |width: usize| {
-        if arguments.bytes.is_multiple_of(width) && arguments.bytes > 0 {
-            Ok(arguments.bytes / width)
+        if bytes.is_multiple_of(width) && bytes > 0 {
+            Ok(bytes / width)
         } else {
-            Err(Error::argument("the bytes of a code", format!("a multiple of {width}"), arguments.bytes))
+            Err(Error::argument("the bytes of a code", format!("a multiple of {width}"), bytes))
         }
     };
-    let quantizer = match arguments.quantizer {
-        Quantizer::Allocated => QuantizerSpec::Allocated(arguments.bytes),
-        Quantizer::I8 => QuantizerSpec::I8(values(1)?),
-        Quantizer::F16 => QuantizerSpec::F16(values(2)?),
-        Quantizer::F32 => QuantizerSpec::F32(values(4)?),
+    let spec = match (arguments.error, arguments.quantizer) {
+        (Some(error), _) => Some(QuantizerSpec::entropy_error(error)),
+        // The published network has no order for bits to follow: its coordinates are kept as they are.
+        (None, Quantizer::Auto) if matches!(arguments.preset, PresetName::Paper) => {
+            Some(QuantizerSpec::F32(values(4)?))
+        }
+        (None, Quantizer::Auto) if arguments.max_bytes.is_none() => None,
+        (None, Quantizer::Auto | Quantizer::Entropy) => Some(QuantizerSpec::entropy(bytes)),
+        (None, Quantizer::EntropyFixed) => Some(QuantizerSpec::entropy_fixed(bytes)),
+        (None, Quantizer::Residual) => Some(QuantizerSpec::Residual(bytes)),
+        (None, Quantizer::Allocated) => Some(QuantizerSpec::Allocated(bytes)),
+        (None, Quantizer::I8) => Some(QuantizerSpec::I8(values(1)?)),
+        (None, Quantizer::F16) => Some(QuantizerSpec::F16(values(2)?)),
+        (None, Quantizer::F32) => Some(QuantizerSpec::F32(values(4)?)),
+    };
+    let spec = match arguments.max_bytes {
+        Some(most) => spec.map(|spec| spec.max_bytes(most)),
+        None => spec,
     };
     let time = Duration::try_from_secs_f64(arguments.minutes * 60.0)
         .map_err(|_| Error::argument("the minutes", "a number of 0 or more", arguments.minutes))?;
     let bar = output::bar(arguments.steps as u64, "training");
-    let mut trainer = FlowCodec::trainer(&records)
-        .quantizer(quantizer)
+    let trainer = FlowCodec::trainer(&records);
+    let trainer = match spec {
+        Some(spec) => trainer.quantizer(spec),
+        None => trainer.bytes_per_record(bytes),
+    };
+    let mut trainer = trainer
         .preset(arguments.preset.into())
         .device(arguments.device)
         .seed(arguments.seed)
@@ -59,15 +77,29 @@ pub(super) fn run(arguments: &Train, json: bool) -> Outcome {
         "codec_bytes": image.len(),
         "fingerprint": fingerprint(&image).to_string(),
         "seconds": report.seconds,
+        "quantizers": report.quantizers,
         "stages": report.stages,
     });
     output::result(json, &document, || {
+        let chosen = report.quantizers.iter().find(|choice| choice.chosen);
+        let code = match chosen.and_then(|choice| choice.bytes) {
+            Some(mean) => format!("{mean:.1} bytes a record, at most {}", codec.code_len_max()),
+            None => format!("at most {} bytes a record", codec.code_len_max()),
+        };
         let mut rows = vec![
             ("records", output::count(report.training_records as u64)),
-            ("code", format!("{} bytes a record", codec.code_len_max())),
+            ("code", code),
             ("codec", format!("{} in {}", output::bytes(image.len() as f64), arguments.out.display())),
             ("time", format!("{:.1} s", report.seconds)),
         ];
+        for choice in &report.quantizers {
+            let verdict = if choice.chosen { "taken" } else { "left out: another loses less" };
+            let charts = choice.charts.map_or(String::new(), |charts| format!(", {charts} charts"));
+            if let (Some(bytes), Some(error)) = (choice.bytes, choice.error) {
+                let said = format!("{bytes:.1} bytes{charts}, error {error:.3e}, {verdict}");
+                rows.push((choice.quantizer, said));
+            }
+        }
         for stage in &report.stages {
             let verdict = if stage.accepted { "kept" } else { "left out: it does not pay" };
             let error = |error: Option<f64>| error.map_or("-".to_owned(), |error| format!("{error:.3e}"));

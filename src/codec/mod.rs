@@ -7,17 +7,21 @@
 //! - Search vectors depend on the code alone, have one length, and can be made again at any time.
 //! - Decoding never panics on a code of the wrong length or content: codes come from disk.
 
+mod bound;
 mod device;
 pub mod flow;
 mod plain;
 pub mod quantizer;
 pub mod train;
 
+pub use bound::GaussianBound;
 pub use device::Device;
 pub use flow::FlowCodec;
 pub use plain::PlainCodec;
-pub use quantizer::QuantizerSpec;
-pub use train::{EndedBy, LossPoint, Progress, StageReport, TrainReport, Trained, Trainer};
+pub use quantizer::{EntropySpec, QuantizerSpec, Rate, counted_bytes};
+pub use train::{
+    Autoencoder, EndedBy, LossPoint, Progress, QuantizerChoice, StageReport, TrainReport, Trained, Trainer,
+};
 
 use crate::error::{Error, Result};
 use crate::record::Records;

@@ -154,6 +154,11 @@ impl Dataset {
         self.shape
     }
 
+    /// Bytes of one record as the file stores it, unpacked.
+    pub fn record_bytes(&self) -> usize {
+        self.shape.values() * self.header.element.len()
+    }
+
     /// Length of the file in bytes.
     pub fn file_len(&self) -> u64 {
         self.file_len

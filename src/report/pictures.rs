@@ -1,20 +1,19 @@
-//! Pictures of a training: originals over reconstructions, and the loss curve.
+//! Pictures: originals over reconstructions, curves, histograms.
 
 use crate::codec::StageReport;
 use crate::error::{Error, Result};
 use crate::record::Records;
+use crate::summary::ErrorSummary;
 use embedded_graphics::mono_font::{MonoTextStyle, ascii::FONT_6X10};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
-use embedded_graphics::primitives::{Line, Polyline, PrimitiveStyle};
+use embedded_graphics::primitives::{Line, Polyline, PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Alignment, Text};
 use std::convert::Infallible;
 use std::path::Path;
 
 const INK: Rgb888 = Rgb888::new(40, 40, 40);
 const GRID: Rgb888 = Rgb888::new(225, 225, 225);
-const TRAINING: Rgb888 = Rgb888::new(31, 119, 180);
-const VALIDATION: Rgb888 = Rgb888::new(214, 39, 40);
 
 /// A picture in memory, white at first.
 struct Canvas {
@@ -109,52 +108,200 @@ pub fn reconstructions(
 /// # Errors
 /// [`Io`](Error::Io).
 pub fn loss_curve(path: &Path, stage: &StageReport) -> Result<()> {
-    let mut canvas = Canvas::new(720, 420);
-    let text = |color| MonoTextStyle::new(&FONT_6X10, color);
-    let (left, right, top, bottom) = (60.0, 700.0, 40.0, 370.0);
     let first = stage.history.iter().find_map(|point| point.validation).filter(|&first| first > 0.0);
     let scale = stage.history.first().map_or(1.0, |point| point.training).max(f64::MIN_POSITIVE);
-    let training: Vec<(f64, f64)> =
-        stage.history.iter().map(|point| (point.step as f64, point.training / scale)).collect();
-    let validation: Vec<(f64, f64)> = stage
+    let training = stage.history.iter().map(|point| (point.step as f64, (point.training / scale).min(3.0)));
+    let validation = stage
         .history
         .iter()
-        .filter_map(|point| Some((point.step as f64, point.validation? / first?)))
-        .collect();
-    let all = || training.iter().chain(&validation).map(|&(_, share)| share);
-    let low = (all().fold(f64::INFINITY, f64::min).min(1.0) * 10.0).floor() / 10.0;
-    let high = (all().fold(1.0, f64::max).min(3.0) * 10.0).ceil() / 10.0;
-    let steps = stage.history.last().map_or(1, |point| point.step).max(1) as f64;
-    let place = |&(step, share): &(f64, f64)| {
-        let x = left + (right - left) * step / steps;
-        let y = bottom - (bottom - top) * ((share.min(high) - low) / (high - low).max(1e-9));
-        Point::new(x.round() as i32, y.round() as i32)
-    };
+        .filter_map(|point| Some((point.step as f64, (point.validation? / first?).min(3.0))));
+    Plot {
+        title: &format!("{}: error as a share of that at step 0", stage.name),
+        across: "step",
+        logarithmic: false,
+        curves: &[
+            Curve { name: "training batches", points: training.collect() },
+            Curve { name: "validation", points: validation.collect() },
+        ],
+    }
+    .save(path)
+}
+
+/// A line of a plot.
+#[derive(Debug, Clone)]
+pub struct Curve<'a> {
+    /// What the legend says.
+    pub name: &'a str,
+    /// Where it goes, from left to right.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A plot of a few curves.
+#[derive(Debug, Clone, Copy)]
+pub struct Plot<'a> {
+    /// What it shows, and what rises.
+    pub title: &'a str,
+    /// What runs from left to right.
+    pub across: &'a str,
+    /// Whether that is spaced by its logarithm.
+    pub logarithmic: bool,
+    /// At most ten, so that their colours can be told apart.
+    pub curves: &'a [Curve<'a>],
+}
+
+/// The ten colours of Tableau.
+const COLORS: [Rgb888; 10] = [
+    Rgb888::new(31, 119, 180),
+    Rgb888::new(214, 39, 40),
+    Rgb888::new(44, 160, 44),
+    Rgb888::new(255, 127, 14),
+    Rgb888::new(148, 103, 189),
+    Rgb888::new(140, 86, 75),
+    Rgb888::new(227, 119, 194),
+    Rgb888::new(127, 127, 127),
+    Rgb888::new(188, 189, 34),
+    Rgb888::new(23, 190, 207),
+];
+const PLOT: (f64, f64, f64, f64) = (60.0, 540.0, 40.0, 370.0);
+
+impl Plot<'_> {
+    /// Draws it. Points that are not finite are left out.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io).
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut canvas = Canvas::new(720, 420);
+        let along = |x: f64| if self.logarithmic { x.max(f64::MIN_POSITIVE).log2() } else { x };
+        let points = || {
+            let all = self.curves.iter().flat_map(|curve| &curve.points);
+            all.filter(|(x, y)| x.is_finite() && y.is_finite())
+        };
+        let range = |of: &dyn Fn(&(f64, f64)) -> f64| {
+            let (low, high) = points()
+                .map(of)
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+            if low < high { (low, high) } else { (low.min(0.0), low.max(0.0) + 1.0) }
+        };
+        let (x_low, x_high) = range(&|&(x, _)| along(x));
+        let (y_low, y_high) = range(&|&(_, y)| y);
+        let margin = 0.05 * (y_high - y_low);
+        let frame = Frame { x: (x_low, x_high), y: (y_low - margin, y_high + margin) };
+        for tick in 0..=5 {
+            let share = f64::from(tick) / 5.0;
+            let y = frame.y.0 + (frame.y.1 - frame.y.0) * share;
+            frame.rule(&mut canvas, y, &tidy(y, frame.y.1 - frame.y.0));
+            let x = x_low + (x_high - x_low) * share;
+            let shown = if self.logarithmic { x.exp2() } else { x };
+            label(
+                &mut canvas,
+                &tidy(shown, shown),
+                frame.place(x, frame.y.0) + Point::new(0, 16),
+                INK,
+                Alignment::Center,
+            );
+        }
+        for (index, curve) in self.curves.iter().enumerate() {
+            let color = COLORS[index % COLORS.len()];
+            let line: Vec<Point> = curve
+                .points
+                .iter()
+                .filter(|(x, y)| x.is_finite() && y.is_finite())
+                .map(|&(x, y)| frame.place(along(x), y))
+                .collect();
+            let Ok(()) =
+                Polyline::new(&line).into_styled(PrimitiveStyle::with_stroke(color, 2)).draw(&mut canvas);
+            if line.len() <= 12 {
+                for &point in &line {
+                    let dot = Rectangle::with_center(point, Size::new(6, 6));
+                    let Ok(()) = dot.into_styled(PrimitiveStyle::with_fill(color)).draw(&mut canvas);
+                }
+            }
+            let at = Point::new(556, 50 + 18 * index as i32);
+            label(&mut canvas, curve.name, at, color, Alignment::Left);
+        }
+        label(&mut canvas, self.title, Point::new(60, 20), INK, Alignment::Left);
+        label(&mut canvas, self.across, Point::new(300, 408), INK, Alignment::Center);
+        canvas.save(path)
+    }
+}
+
+/// Draws how many records have which error.
+///
+/// # Errors
+/// [`Io`](Error::Io).
+pub fn histogram(path: &Path, title: &str, errors: &ErrorSummary) -> Result<()> {
+    let mut canvas = Canvas::new(720, 420);
+    let most = errors.histogram.iter().copied().max().unwrap_or(1).max(1) as f64;
+    let (low, high) = (errors.edges[0], errors.edges[errors.edges.len() - 1]);
+    let frame = Frame { x: (0.0, errors.histogram.len() as f64), y: (0.0, most) };
     for tick in 0..=5 {
-        let share = low + (high - low) * f64::from(tick) / 5.0;
-        let (from, to) = (place(&(0.0, share)), place(&(steps, share)));
-        let Ok(()) = Line::new(from, to).into_styled(PrimitiveStyle::with_stroke(GRID, 1)).draw(&mut canvas);
-        let label = format!("{share:.2}");
-        let at = from + Point::new(-8, 3);
-        let Ok(_) = Text::with_alignment(&label, at, text(INK), Alignment::Right).draw(&mut canvas);
-        let step = steps * f64::from(tick) / 5.0;
-        let at = place(&(step, low)) + Point::new(0, 16);
-        let Ok(_) =
-            Text::with_alignment(&format!("{step:.0}"), at, text(INK), Alignment::Center).draw(&mut canvas);
+        let share = f64::from(tick) / 5.0;
+        frame.rule(&mut canvas, most * share, &format!("{:.0}", most * share));
+        let shown = low + (high - low) * share;
+        let at = frame.place(frame.x.1 * share, 0.0) + Point::new(0, 16);
+        label(&mut canvas, &format!("{shown:.1e}"), at, INK, Alignment::Center);
     }
-    for (curve, color) in [(&training, TRAINING), (&validation, VALIDATION)] {
-        let points: Vec<Point> = curve.iter().map(place).collect();
-        let Ok(()) =
-            Polyline::new(&points).into_styled(PrimitiveStyle::with_stroke(color, 2)).draw(&mut canvas);
+    for (bar, &count) in errors.histogram.iter().enumerate() {
+        let (from, to) = (frame.place(bar as f64, count as f64), frame.place(bar as f64 + 1.0, 0.0));
+        let bar = Rectangle::with_corners(from + Point::new(1, 0), to - Point::new(1, 1));
+        if count > 0 {
+            let Ok(()) = bar.into_styled(PrimitiveStyle::with_fill(COLORS[0])).draw(&mut canvas);
+        }
     }
-    let title = format!("{}: error as a share of that at step 0", stage.name);
-    for (label, at, color) in [
-        (title.as_str(), Point::new(60, 20), INK),
-        ("training batches", Point::new(480, 20), TRAINING),
-        ("validation", Point::new(620, 20), VALIDATION),
-        ("step", Point::new(370, 408), INK),
-    ] {
-        let Ok(_) = Text::new(label, at, text(color)).draw(&mut canvas);
+    for (row, (name, value)) in [
+        ("mean", errors.mean),
+        ("half below", errors.p50),
+        ("95 % below", errors.p95),
+        ("largest", errors.max),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let at = Point::new(556, 50 + 18 * row as i32);
+        label(&mut canvas, &format!("{name} {value:.2e}"), at, INK, Alignment::Left);
     }
+    label(&mut canvas, title, Point::new(60, 20), INK, Alignment::Left);
+    label(
+        &mut canvas,
+        "mean squared error of a record, per element",
+        Point::new(300, 408),
+        INK,
+        Alignment::Center,
+    );
     canvas.save(path)
+}
+
+/// Where numbers go on the canvas.
+struct Frame {
+    x: (f64, f64),
+    y: (f64, f64),
+}
+
+impl Frame {
+    fn place(&self, x: f64, y: f64) -> Point {
+        let share = |v: f64, (low, high): (f64, f64)| (v - low) / (high - low).max(f64::MIN_POSITIVE);
+        let (left, right, top, bottom) = PLOT;
+        let at = (left + (right - left) * share(x, self.x), bottom - (bottom - top) * share(y, self.y));
+        Point::new(at.0.round() as i32, at.1.round() as i32)
+    }
+
+    fn rule(&self, canvas: &mut Canvas, y: f64, name: &str) {
+        let (from, to) = (self.place(self.x.0, y), self.place(self.x.1, y));
+        let Ok(()) = Line::new(from, to).into_styled(PrimitiveStyle::with_stroke(GRID, 1)).draw(canvas);
+        label(canvas, name, from + Point::new(-8, 3), INK, Alignment::Right);
+    }
+}
+
+fn label(canvas: &mut Canvas, text: &str, at: Point, color: Rgb888, alignment: Alignment) {
+    let style = MonoTextStyle::new(&FONT_6X10, color);
+    let Ok(_) = Text::with_alignment(text, at, style, alignment).draw(canvas);
+}
+
+/// A number with as many digits as a spread of this size needs.
+fn tidy(value: f64, spread: f64) -> String {
+    match spread.abs() {
+        spread if spread >= 20.0 => format!("{value:.0}"),
+        spread if spread >= 2.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
 }

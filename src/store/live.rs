@@ -108,6 +108,17 @@ impl Live {
         }
     }
 
+    /// Measured error of a slot's memory.
+    pub(super) fn error(&self, slot: u32) -> f32 {
+        self.sizes.get(slot as usize).map_or(f32::INFINITY, |size| size.error)
+    }
+
+    /// Measured errors of all readable memories.
+    pub(super) fn errors(&self) -> Vec<f32> {
+        let readable = self.bank.iter().filter(|(_, occupant)| !occupant.damaged);
+        readable.map(|(slot, _)| self.error(slot)).collect()
+    }
+
     pub(super) fn sums(&self) -> Sums {
         let mut sums = Sums::default();
         for (slot, occupant) in self.bank.iter() {

@@ -1,6 +1,7 @@
 //! What the store gives back, and what may be said about a memory when it goes in.
 
 use crate::record::Record;
+use crate::summary::ErrorSummary;
 use apcm_format::{MemoryId, Metadata, RecordShape};
 use std::time::Duration;
 
@@ -150,8 +151,10 @@ pub struct Stats {
     pub record_shape: Vec<usize>,
     /// Length of the store's file.
     pub file_bytes: u64,
-    /// Measured error, averaged over the occupied slots.
+    /// Measured error, averaged over the readable slots.
     pub mean_error: f64,
+    /// Quantiles and histogram of the measured errors; none in an empty store.
+    pub errors: Option<ErrorSummary>,
     /// Counted reads in the store's life.
     pub reads: u64,
     /// Memories that left because the store was full.

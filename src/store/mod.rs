@@ -30,6 +30,7 @@ pub use transaction::Transaction;
 use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::record::{Record, Records};
+use crate::summary::ErrorSummary;
 use apcm_format::{Fingerprint, IngestPosition, MemoryId, StoreHeader, frame};
 use file::Handle;
 use flusher::Flusher;
@@ -413,6 +414,7 @@ impl Inner {
             record_shape: self.header.shape.dims(),
             file_bytes,
             mean_error: sums.error / readable,
+            errors: ErrorSummary::of(&live.errors()),
             reads: live.state().reads.saturating_add(live.counts().pending()),
             evictions: live.state().evictions,
             evictions_never_read: live.state().evictions_never_read,

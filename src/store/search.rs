@@ -34,6 +34,7 @@ pub struct Search<'a> {
     queries: Records,
     k: usize,
     floor: f32,
+    max_error: f32,
     filter: Option<Filter>,
     counted: bool,
     records: bool,
@@ -47,7 +48,16 @@ impl std::fmt::Debug for Inner {
 
 impl<'a> Search<'a> {
     pub(super) fn new(inner: &'a Inner, queries: Records) -> Self {
-        Self { inner, queries, k: 10, floor: f32::NEG_INFINITY, filter: None, counted: false, records: false }
+        Self {
+            inner,
+            queries,
+            k: 10,
+            floor: f32::NEG_INFINITY,
+            max_error: f32::INFINITY,
+            filter: None,
+            counted: false,
+            records: false,
+        }
     }
 
     /// How many hits at most; 10 by default.
@@ -59,6 +69,13 @@ impl<'a> Search<'a> {
     /// Least cosine of a hit.
     pub fn min_similarity(mut self, floor: f32) -> Self {
         self.floor = floor;
+        self
+    }
+
+    /// Only memories whose measured error (mean squared, per element) is at most this. Applied before ranking, from
+    /// memory: costs nothing.
+    pub fn max_error(mut self, error: f32) -> Self {
+        self.max_error = error;
         self
     }
 
@@ -104,6 +121,13 @@ impl<'a> Search<'a> {
         if self.floor.is_nan() {
             return Err(Error::argument("the similarity floor", "a number", self.floor));
         }
+        if self.max_error.is_nan() || self.max_error < 0.0 {
+            return Err(Error::argument(
+                "the largest error of a hit",
+                "a number of 0 or more",
+                self.max_error,
+            ));
+        }
         if self.queries.is_empty() {
             return Err(Error::argument("the queries of a search", "at least one", "none"));
         }
@@ -144,7 +168,11 @@ impl<'a> Search<'a> {
         let now = self.inner.now();
         let ranked: Vec<(Ranked, u64)> = {
             let live = self.inner.live.read();
-            let admit = |slot| live.occupant(slot, now).is_some() && admitted.is_none_or(|set| set.has(slot));
+            let admit = |slot| {
+                live.occupant(slot, now).is_some()
+                    && admitted.is_none_or(|set| set.has(slot))
+                    && (self.max_error == f32::INFINITY || live.error(slot) <= self.max_error)
+            };
             let ranked = live.scan().nearest(vector, self.k, self.floor, admit);
             ranked.into_iter().filter_map(|hit| Some((hit, live.occupant(hit.slot, now)?.seq))).collect()
         };

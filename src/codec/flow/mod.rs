@@ -331,9 +331,7 @@ impl FlowCodec {
     /// Quantizes `z_comp`, decodes again, and measures against what the codes stand for.
     fn measure(&self, z: &[f32], block: &[f32]) -> Result<Vec<Encoded>> {
         let width = self.shape.values();
-        let kept = self.chain.kept();
-        let codes: Vec<Vec<u8>> =
-            z.par_chunks_exact(kept).map(|row| self.blueprint.quantizer.encode(row)).collect();
+        let codes = self.blueprint.quantizer.encode_all(z);
         let views: Vec<&[u8]> = codes.iter().map(Vec::as_slice).collect();
         let dequantized = self.dequantize(&views)?;
         let predicts = self.network.predictor.is_some();
@@ -369,7 +367,7 @@ impl Codec for FlowCodec {
     }
 
     fn code_len_max(&self) -> usize {
-        self.blueprint.quantizer.code_len().min(limits::CODE_LEN_MAX)
+        self.blueprint.quantizer.code_len_max().min(limits::CODE_LEN_MAX)
     }
 
     fn encode(&self, records: &Records) -> Result<Vec<Encoded>> {

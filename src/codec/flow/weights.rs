@@ -17,8 +17,9 @@ pub(crate) fn floats(tensor: &NamedTensor) -> Result<Vec<f32>> {
             tensor.bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
         }
         ElementType::U8 => tensor.bytes.iter().map(|&byte| f32::from(byte)).collect(),
-        ElementType::U32 => {
-            return Err(Error::Format(DecodeError::Invalid { what: "the type of a weight", found: 4 }));
+        ElementType::U32 | ElementType::U16 => {
+            let found = tensor.element as u64;
+            return Err(Error::Format(DecodeError::Invalid { what: "the type of a weight", found }));
         }
     };
     match values.iter().find(|value| !value.is_finite()) {

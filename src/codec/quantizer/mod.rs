@@ -1,75 +1,59 @@
 //! Kept coordinates into bytes and back.
 //!
 //! At equal bytes the quantizer is worth more than any network, so it is fitted first and the predictor learns on
-//! what it gives back. Everything here runs on the host and in a fixed order: a code decodes to the same floats on
-//! every machine. Nothing outside this folder assumes that codes have one length.
+//! what it gives back. Decoding runs on the host and in a fixed order: a code decodes to the same floats on every
+//! machine. Nothing outside this folder assumes that codes have one length.
 
 mod allocated;
 mod bits;
+mod entropy;
+mod k_means;
 mod lloyd_max;
+mod residual;
 mod scalar;
+mod spec;
 
 pub use allocated::Allocated;
+pub use entropy::Entropy;
+pub use residual::Residual;
+pub use spec::{EntropySpec, QuantizerSpec, Rate, counted_bytes};
+
+pub(crate) use entropy::{Data, water};
 
 use crate::error::{Error, Result};
 use apcm_format::{CodecImage, DecodeError, QuantizerKind};
+use rayon::prelude::*;
 use scalar::Scalar;
 
-/// Which quantizer, and how much it may spend on a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum QuantizerSpec {
-    /// This many coordinates, four bytes each.
-    F32(usize),
-    /// This many coordinates, two bytes each.
-    F16(usize),
-    /// This many coordinates, one byte each.
-    I8(usize),
-    /// This many bytes, shared out by greedy water-filling over Lloyd-Max quantizers.
-    Allocated(usize),
-}
-
-impl QuantizerSpec {
-    /// Bytes of a code.
-    pub fn code_len(self) -> usize {
-        match self {
-            Self::F32(values) => values.saturating_mul(4),
-            Self::F16(values) => values.saturating_mul(2),
-            Self::I8(values) | Self::Allocated(values) => values,
-        }
-    }
-
-    /// The number of code values, where the quantizer fixes it in advance.
-    pub fn values(self) -> Option<usize> {
-        match self {
-            Self::F32(values) | Self::F16(values) | Self::I8(values) => Some(values),
-            Self::Allocated(_) => None,
-        }
-    }
-}
-
 /// A fitted quantizer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Quantizer {
     /// One fixed width for all coordinates.
     Scalar(Scalar),
     /// Bits where the variance is.
     Allocated(Allocated),
+    /// Codebooks, each on what the ones before it left.
+    Residual(Residual),
+    /// Trellis quantization in charts, entropy coded.
+    Entropy(Box<Entropy>),
 }
 
 impl Quantizer {
     /// Fits a quantizer to coordinates in order of falling variance.
     ///
-    /// # Shapes
-    /// - `latent`: `[record, coordinate]`, one row after the other, `width` coordinates a row
-    ///
     /// # Errors
-    /// [`Argument`](Error::Argument) when more code values are asked for than there are coordinates, or more bytes
-    /// than they can use.
-    pub(crate) fn fit(spec: QuantizerSpec, latent: &[f32], width: usize) -> Result<Self> {
+    /// [`Argument`](Error::Argument) when more code values are asked for than there are coordinates, more bytes than
+    /// they can use, or a smaller error than they allow.
+    pub(crate) fn fit(spec: QuantizerSpec, data: &mut Data<'_>) -> Result<Self> {
         match spec {
-            QuantizerSpec::Allocated(bytes) => Allocated::fit(bytes, latent, width).map(Self::Allocated),
-            _ => Scalar::fit(spec, latent, width).map(Self::Scalar),
+            QuantizerSpec::Allocated(bytes) => {
+                Allocated::fit(bytes, data.training, data.width).map(Self::Allocated)
+            }
+            QuantizerSpec::Residual(bytes) => Residual::fit(bytes, data).map(Self::Residual),
+            QuantizerSpec::Entropy(spec) => {
+                Entropy::fit(spec, data).map(|fitted| Self::Entropy(Box::new(fitted)))
+            }
+            _ => Scalar::fit(spec, data.training, data.width).map(Self::Scalar),
         }
     }
 
@@ -78,32 +62,49 @@ impl Quantizer {
         match self {
             Self::Scalar(scalar) => scalar.kept(),
             Self::Allocated(allocated) => allocated.kept(),
+            Self::Residual(residual) => residual.kept(),
+            Self::Entropy(entropy) => entropy.kept(),
         }
     }
 
-    /// Bytes of a code.
-    pub fn code_len(&self) -> usize {
+    /// Bytes of the longest code.
+    pub fn code_len_max(&self) -> usize {
         match self {
             Self::Scalar(scalar) => scalar.code_len(),
             Self::Allocated(allocated) => allocated.code_len(),
+            Self::Residual(residual) => residual.code_len(),
+            Self::Entropy(entropy) => entropy.code_len_max(),
         }
     }
 
-    /// Encodes the kept coordinates of one record.
-    pub fn encode(&self, kept: &[f32]) -> Vec<u8> {
-        debug_assert_eq!(kept.len(), self.kept());
+    /// Whether codes differ in length.
+    pub fn is_variable(&self) -> bool {
+        matches!(self, Self::Entropy(entropy) if entropy.is_variable())
+    }
+
+    /// Encodes rows of kept coordinates, on all cores.
+    ///
+    /// # Shapes
+    /// - `rows`: `[record, kept]`
+    pub fn encode_all(&self, rows: &[f32]) -> Vec<Vec<u8>> {
+        let each = |encode: &(dyn Fn(&[f32]) -> Vec<u8> + Sync)| {
+            rows.par_chunks_exact(self.kept()).map(encode).collect()
+        };
         match self {
-            Self::Scalar(scalar) => scalar.encode(kept),
-            Self::Allocated(allocated) => allocated.encode(kept),
+            Self::Scalar(scalar) => each(&|row| scalar.encode(row)),
+            Self::Allocated(allocated) => each(&|row| allocated.encode(row)),
+            Self::Residual(residual) => residual.encode_all(rows),
+            Self::Entropy(entropy) => entropy.encode_all(rows),
         }
     }
 
     /// Decodes a code into the kept coordinates of one record.
     ///
     /// # Errors
-    /// [`Format`](Error::Format) for a code of the wrong length.
+    /// [`Format`](Error::Format) for a code that no encoder writes.
     pub fn decode(&self, code: &[u8], kept: &mut [f32]) -> Result<()> {
-        if code.len() != self.code_len() {
+        let most = self.code_len_max();
+        if code.len() > most || (code.len() < most && !self.is_variable()) {
             return Err(Error::Format(DecodeError::Invalid {
                 what: "the length of a code",
                 found: code.len() as u64,
@@ -112,14 +113,32 @@ impl Quantizer {
         match self {
             Self::Scalar(scalar) => scalar.decode(code, kept),
             Self::Allocated(allocated) => allocated.decode(code, kept),
+            Self::Residual(residual) => residual.decode(code, kept),
+            Self::Entropy(entropy) => entropy.decode(code, kept).ok_or_else(|| {
+                Error::Format(DecodeError::Malformed {
+                    what: "a code",
+                    cause: "its symbols are none that an encoder writes".to_owned(),
+                })
+            })?,
         }
         Ok(())
+    }
+
+    /// Encodes rows and decodes them again, in place.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub(crate) fn pass(&self, rows: &mut [f32]) -> Result<()> {
+        let codes = self.encode_all(rows);
+        rows.par_chunks_exact_mut(self.kept()).zip(codes).try_for_each(|(row, code)| self.decode(&code, row))
     }
 
     pub(crate) fn kind(&self) -> QuantizerKind {
         match self {
             Self::Scalar(scalar) => scalar.kind(),
             Self::Allocated(_) => QuantizerKind::Allocated,
+            Self::Residual(_) => QuantizerKind::Residual,
+            Self::Entropy(_) => QuantizerKind::Entropy,
         }
     }
 
@@ -127,6 +146,8 @@ impl Quantizer {
         match self {
             Self::Scalar(scalar) => scalar.store(image),
             Self::Allocated(allocated) => allocated.store(image),
+            Self::Residual(residual) => residual.store(image),
+            Self::Entropy(entropy) => entropy.store(image),
         }
     }
 
@@ -138,6 +159,10 @@ impl Quantizer {
     ) -> Result<Self> {
         match kind {
             QuantizerKind::Allocated => Allocated::load(kept, code_len, image).map(Self::Allocated),
+            QuantizerKind::Residual => Residual::load(kept, code_len, image).map(Self::Residual),
+            QuantizerKind::Entropy => {
+                Entropy::load(kept, code_len, image).map(|entropy| Self::Entropy(Box::new(entropy)))
+            }
             _ => Scalar::load(kind, kept, code_len, image).map(Self::Scalar),
         }
     }

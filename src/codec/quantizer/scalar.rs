@@ -27,7 +27,7 @@ enum Width {
 impl Scalar {
     pub(super) fn fit(spec: QuantizerSpec, latent: &[f32], columns: usize) -> Result<Self> {
         let kept = spec.values().unwrap_or(0);
-        let most = columns.min(limits::CODE_LEN_MAX * kept.max(1) / spec.code_len().max(1));
+        let most = columns.min(limits::CODE_LEN_MAX * kept.max(1) / spec.bytes().max(1));
         if kept == 0 || kept > most {
             return Err(Error::argument(
                 "the number of code values",

@@ -7,6 +7,9 @@ use crate::record::Records;
 /// How many standard errors of the paired difference an improvement must have.
 const STANDARD_ERRORS: f64 = 2.0;
 
+/// Least share of the error that a stage must take away: its weights are bytes that every store carries.
+const LEAST_SHARE: f64 = 0.005;
+
 /// What a comparison on the validation split found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Verdict {
@@ -40,7 +43,7 @@ pub(super) fn judge(before: &[f64], after: &[f64]) -> Verdict {
         before.iter().zip(after).map(|(b, a)| (b - a - gain).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
     let standard_error = (variance / n).sqrt();
     // A NaN compares false: what cannot be shown to pay is left out.
-    let accepted = n >= 2.0 && gain > STANDARD_ERRORS * standard_error;
+    let accepted = n >= 2.0 && gain > STANDARD_ERRORS * standard_error && gain > LEAST_SHARE * error_before;
     Verdict { error_before, error_after, standard_error, accepted }
 }
 

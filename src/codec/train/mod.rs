@@ -5,15 +5,20 @@
 //! candidate beside "leave it out", and is kept only if a validation split *taken from the training records*
 //! improves, at the precision that is stored, by more than two standard errors of the paired difference.
 
+mod autoencoder;
 mod fit;
+mod foundation;
 mod gate;
 mod ordered;
 mod paper;
 
-use super::{Device, FlowCodec, QuantizerSpec};
+use super::{Device, EntropySpec, FlowCodec, QuantizerSpec, Rate};
 use crate::error::{Error, Result};
 use crate::record::Records;
+pub use autoencoder::Autoencoder;
+
 use apcm_format::{Preset, WeightPrecision, limits};
+use foundation::Choice;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -27,6 +32,9 @@ const TRAINABLE_MIN: usize = 128;
 const VALIDATION_MIN: usize = 32;
 /// Most records of the validation split.
 const VALIDATION_MAX: usize = 4_096;
+
+/// Most charts that can be asked for.
+const CHARTS_MAX: usize = 1_024;
 
 /// What ended a stage of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -79,6 +87,21 @@ pub struct StageReport {
     pub accepted: bool,
 }
 
+/// How one quantizer did before any network was trained.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct QuantizerChoice {
+    /// Its name, as in [`CodecInfo`](crate::CodecInfo).
+    pub quantizer: &'static str,
+    /// How many charts it has, if it has charts.
+    pub charts: Option<usize>,
+    /// Mean bytes of a code on the validation records, with what a code of varying length needs beside it.
+    pub bytes: Option<f64>,
+    /// Mean squared error per element on the validation records that choose; none without such records.
+    pub error: Option<f64>,
+    /// Whether the codec has it.
+    pub chosen: bool,
+}
+
 /// What a training did.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct TrainReport {
@@ -86,6 +109,8 @@ pub struct TrainReport {
     pub training_records: usize,
     /// Records that decided what was kept.
     pub validation_records: usize,
+    /// The quantizers that were tried; the one of least error on the validation records was chosen.
+    pub quantizers: Vec<QuantizerChoice>,
     /// The stages that were tried.
     pub stages: Vec<StageReport>,
     /// Seconds it took.
@@ -136,7 +161,7 @@ pub struct Trainer<'a> {
 #[derive(Debug, Clone)]
 struct Options {
     preset: Preset,
-    quantizer: QuantizerSpec,
+    quantizer: Choice,
     device: Device,
     seed: u64,
     validation: f64,
@@ -164,7 +189,7 @@ impl<'a> Trainer<'a> {
     pub(crate) fn new(records: &'a Records) -> Self {
         let options = Options {
             preset: Preset::Ordered,
-            quantizer: QuantizerSpec::Allocated(64),
+            quantizer: Choice::Auto(64),
             device: Device::default(),
             seed: 42,
             validation: 0.1,
@@ -181,15 +206,17 @@ impl<'a> Trainer<'a> {
         Self { records, options, progress: None }
     }
 
-    /// Codes of this many bytes, shared out where the variance is. The default is 64. Records that differ in fewer
-    /// directions than there are bytes get shorter codes.
-    pub fn bytes_per_record(self, bytes: usize) -> Self {
-        self.quantizer(QuantizerSpec::Allocated(bytes))
+    /// Codes of this many bytes on average, by whichever quantizer loses least on the validation records; 64 by
+    /// default. [`TrainReport::quantizers`] says what was tried. Without a validation split nothing can be compared,
+    /// and bits are shared out where the variance is.
+    pub fn bytes_per_record(mut self, bytes: usize) -> Self {
+        self.options.quantizer = Choice::Auto(bytes);
+        self
     }
 
     /// Which quantizer, and its size.
     pub fn quantizer(mut self, quantizer: QuantizerSpec) -> Self {
-        self.options.quantizer = quantizer;
+        self.options.quantizer = Choice::Given(quantizer);
         self
     }
 
@@ -308,32 +335,14 @@ impl<'a> Trainer<'a> {
 impl Options {
     fn check(&self, records: &Records) -> Result<()> {
         let values = records.shape().values();
-        if self.quantizer.code_len() == 0 {
-            return Err(Error::argument("the bytes of a code", "at least 1", 0));
-        }
-        if let Some(asked) = self.quantizer.values().filter(|&asked| asked > values) {
-            return Err(Error::argument(
-                "the number of code values",
-                format!("at most {values}, the values of a record"),
-                asked,
-            ));
-        }
-        if let QuantizerSpec::Allocated(bytes) = self.quantizer
-            && bytes > values
-        {
-            return Err(Error::argument(
-                "the bytes of a code",
-                format!("1 to {values}, a byte for each value of a record"),
-                bytes,
-            ));
-        }
+        self.check_quantizer(values)?;
         // One more than the values asked for: the mean takes one degree of freedom.
         let needed = self.quantizer.values().unwrap_or(1) + 1;
         if records.len() < needed {
             return Err(Error::TooLittleData {
                 records: records.len(),
                 needed,
-                purpose: format!("a code of {} bytes", self.quantizer.code_len()),
+                purpose: format!("a code of {} bytes", self.quantizer.bytes()),
             });
         }
         if !(0.0..=0.5).contains(&self.validation) {
@@ -366,6 +375,58 @@ impl Options {
 }
 
 impl Options {
+    fn check_quantizer(&self, values: usize) -> Result<()> {
+        let bytes = self.quantizer.bytes();
+        let spec = match self.quantizer {
+            Choice::Given(spec) => spec,
+            Choice::Auto(bytes) => QuantizerSpec::Allocated(bytes),
+        };
+        if let QuantizerSpec::Entropy(EntropySpec { rate: Rate::Error(error), .. }) = spec {
+            if !(error > 0.0 && error.is_finite()) {
+                return Err(Error::argument("the mean squared error of a code", "a number above 0", error));
+            }
+        } else if bytes == 0 {
+            return Err(Error::argument("the bytes of a code", "at least 1", 0));
+        }
+        if let Some(asked) = spec.values().filter(|&asked| asked > values) {
+            return Err(Error::argument(
+                "the number of code values",
+                format!("at most {values}, the values of a record"),
+                asked,
+            ));
+        }
+        let most = match spec {
+            QuantizerSpec::Allocated(_) => values.min(limits::CODE_LEN_MAX),
+            _ => limits::CODE_LEN_MAX,
+        };
+        if bytes > most && spec.values().is_none() {
+            let range = format!(
+                "1 to {most}, {}",
+                match spec {
+                    QuantizerSpec::Allocated(_) => "a byte for each value of a record",
+                    _ => "the longest code",
+                }
+            );
+            return Err(Error::argument("the bytes of a code", range, bytes));
+        }
+        if let QuantizerSpec::Entropy(spec) = spec {
+            let least = entropy_bytes_min(spec);
+            if let Some(asked) = spec.max_bytes.filter(|&asked| asked < least || asked > limits::CODE_LEN_MAX)
+            {
+                let range = format!("{least} to {}", limits::CODE_LEN_MAX);
+                return Err(Error::argument("the longest code", range, asked));
+            }
+            if matches!(spec.rate, Rate::Mean(_) | Rate::Fixed(_)) && bytes < least {
+                let range = format!("at least {least} where codes are entropy coded");
+                return Err(Error::argument("the bytes of a code", range, bytes));
+            }
+            if let Some(charts) = spec.charts.filter(|&charts| charts == 0 || charts > CHARTS_MAX) {
+                return Err(Error::argument("the charts", format!("1 to {CHARTS_MAX}"), charts));
+            }
+        }
+        Ok(())
+    }
+
     /// Rows of the validation split among this many records.
     fn validation_records(&self, records: usize) -> usize {
         if !self.trained || records < TRAINABLE_MIN || self.validation == 0.0 {
@@ -434,12 +495,57 @@ impl Session<'_> {
         Records::from_decoded(self.records.shape(), values)
     }
 
-    fn report(&self, split: &Split, stages: Vec<StageReport>) -> TrainReport {
+    fn values(&self) -> usize {
+        self.records.shape().values()
+    }
+
+    fn report(
+        &self,
+        split: &Split,
+        quantizers: Vec<QuantizerChoice>,
+        stages: Vec<StageReport>,
+    ) -> TrainReport {
         TrainReport {
             training_records: split.training.len(),
             validation_records: split.validation.len(),
+            quantizers,
             stages,
             seconds: self.clock.began.elapsed().as_secs_f64(),
         }
+    }
+}
+
+/// The name of a quantizer.
+fn name_of(spec: QuantizerSpec) -> &'static str {
+    match spec {
+        QuantizerSpec::F32(_) => "f32",
+        QuantizerSpec::F16(_) => "f16",
+        QuantizerSpec::I8(_) => "i8",
+        QuantizerSpec::Allocated(_) => "allocated",
+        QuantizerSpec::Residual(_) => "residual",
+        QuantizerSpec::Entropy(_) => "entropy",
+    }
+}
+
+/// Fewest bytes an entropy-coded quantizer can be asked for: the level and the chart must fit, come what may.
+fn entropy_bytes_min(spec: EntropySpec) -> usize {
+    match spec.rate {
+        Rate::Mean(_) => 4,
+        Rate::Fixed(_) | Rate::Error(_) => 8,
+    }
+}
+
+/// Tells the progress callback how far a quantizer is, and the quantizer whether to end.
+fn watch<'a, 'c>(
+    progress: &'a mut Option<Callback<'c>>,
+    clock: Clock,
+) -> impl FnMut(usize, usize) -> ControlFlow<()> + use<'a, 'c> {
+    move |step, steps_max| {
+        let elapsed = clock.began.elapsed();
+        let seen = Progress { stage: "quantizer", step, steps_max, loss: None, elapsed };
+        if let Some(callback) = progress {
+            callback(&seen)?;
+        }
+        if clock.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

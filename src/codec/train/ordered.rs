@@ -1,30 +1,29 @@
 //! Training of the ordered preset: rotation, quantizer, predictor, couplings; each behind the gate.
 
 use super::fit::{Fitted, Plan, Schedule, Select, fit};
+use super::foundation::{Foundation, leading};
 use super::gate::{errors, judge};
 use super::{EndedBy, Session, Split, StageReport, Trained};
 use crate::codec::FlowCodec;
 use crate::codec::flow::Blueprint;
 use crate::codec::flow::chain::{Chain, columns};
 use crate::codec::flow::network::{Network, Source, host, matrix};
-use crate::codec::flow::principal_axes::PrincipalAxes;
-use crate::codec::flow::restore::{PredictorScales, Restore};
-use crate::codec::flow::weights;
-use crate::codec::quantizer::{Quantizer, QuantizerSpec};
-use crate::error::{Error, Result};
+use crate::codec::flow::restore::Restore;
+use crate::codec::quantizer::Quantizer;
+use crate::error::Result;
 use crate::record::Records;
-use apcm_format::{FlowConfig, Preset, WeightPrecision};
+use apcm_format::FlowConfig;
 use burn::tensor::{Device as BurnDevice, Tensor};
 
-/// Share of the variance that the latent carries; the rest is noise to a predictor and bytes to a model.
-const LATENT_SHARE: f64 = 0.98;
 /// Floor of a coordinate's deviation in a coupling's input, as a share of the mean variance.
 const VARIANCE_FLOOR: f64 = 0.02;
 /// Widths of the predictor, the first that the data can carry is taken.
 const WIDTHS: [usize; 5] = [384, 256, 128, 64, 32];
-const SCALE_CLAMP: f32 = 1.0;
 /// Measured on Fashion-MNIST at 32 bytes, 2,000 steps: 1e-3 ends at 21.58 dB, 3e-3 at 21.75 (docs/numbers.md).
 const LEARNING_RATE: f64 = 3e-3;
+/// Behind a strong quantizer there is less to learn and more noise around it: at 3e-3 the loss jumps within the first
+/// three hundred steps and never recovers, at 1e-3 it falls to the end (docs/numbers.md).
+const LEARNING_RATE_STRONG: f64 = 1e-3;
 /// Weight decay times training records: with few records the network must forget what it sees only once. On 7,200
 /// images a decay of 5 is worth 0.2 dB and 0.05 nothing at all; on 54,000 a decay of 3 already costs 0.1 dB.
 const DECAY_TIMES_RECORDS: f32 = 36_000.0;
@@ -65,7 +64,7 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
                 settle(session, &mut stages, &stage, &fitted, codec, before, &validation, "couplings")?;
         }
     }
-    let report = session.report(&split, stages);
+    let report = session.report(&split, foundation.choices, stages);
     Ok(Trained { codec, report })
 }
 
@@ -98,163 +97,6 @@ fn settle(
         accepted: verdict.accepted,
     });
     Ok(if verdict.accepted { (candidate, after) } else { (codec, before) })
-}
-
-/// What all candidates share: axes, quantizer, and the training data seen through them.
-struct Foundation {
-    config: FlowConfig,
-    mean: Vec<f32>,
-    /// `[value, latent]`, rounded to stored precision.
-    rotation: Vec<f32>,
-    variances: Vec<f64>,
-    quantizer: Quantizer,
-    /// Training rows in the rotated frame, `[row, latent]`.
-    latent: Vec<f32>,
-    /// What the quantizer gives back of them, `[row, kept]`.
-    dequantized: Vec<f32>,
-}
-
-impl Foundation {
-    fn fit(session: &Session<'_>, split: &Split) -> Result<Self> {
-        let options = &session.options;
-        let records = session.records;
-        let PrincipalAxes { mean, axes, variances } = PrincipalAxes::fit(records, &split.training)?;
-        let rank = variances.len();
-        // A coordinate takes a byte at most, so a code of n bytes may want n coordinates.
-        let asked = options.quantizer.values().unwrap_or(options.quantizer.code_len());
-        if rank < asked && split.training.len() <= asked {
-            return Err(Error::TooLittleData {
-                records: records.len(),
-                needed: session.options.records_needed(asked),
-                purpose: format!("a code of {} bytes", options.quantizer.code_len()),
-            });
-        }
-        let spec = match options.quantizer {
-            // The records differ in fewer directions than the bytes could describe: a shorter code says it all.
-            QuantizerSpec::Allocated(bytes) if rank > 0 => QuantizerSpec::Allocated(bytes.min(rank)),
-            other if asked <= rank => other,
-            _ => {
-                return Err(Error::argument(
-                    "the number of code values",
-                    format!("at most {rank}, the directions in which the training records differ"),
-                    asked,
-                ));
-            }
-        };
-        let total: f64 = variances.iter().sum();
-        let mut carried = 0.0;
-        let enough = variances
-            .iter()
-            .take_while(|&&variance| {
-                let goes_on = carried < LATENT_SHARE * total;
-                carried += variance;
-                goes_on
-            })
-            .count();
-        // A byte holds eight bits, and no coordinate takes more: this many coordinates can use all bytes.
-        let latent_len =
-            enough.max(asked).max(options.quantizer.values().unwrap_or(options.quantizer.code_len()));
-        let latent_len = latent_len.min(rank);
-        let precision = options.precision.unwrap_or(WeightPrecision::F16);
-        let width = records.shape().values();
-        let exact: Vec<f32> =
-            (0..width).flat_map(|i| (0..latent_len).map(move |j| (i, j))).map(|at| axes[at] as f32).collect();
-        let rotation = weights::floats(&weights::tensor(String::new(), &[exact.len()], &exact, precision))?;
-        let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
-        let latent = rotate(session, &split.training, &mean, &rotation, latent_len)?;
-        let quantizer = Quantizer::fit(spec, &latent, latent_len)?;
-        let kept = quantizer.kept();
-        let mut dequantized = vec![0.0; split.training.len() * kept];
-        for (row, out) in latent.chunks_exact(latent_len).zip(dequantized.chunks_exact_mut(kept)) {
-            quantizer.decode(&quantizer.encode(&row[..kept]), out)?;
-        }
-        let (rank, shape) = records.shape().to_stored();
-        let config = FlowConfig {
-            preset: Preset::Ordered,
-            shape,
-            rank,
-            latent: latent_len as u32,
-            kept: kept as u32,
-            code_len: quantizer.code_len() as u32,
-            quantizer: quantizer.kind(),
-            precision,
-            couplings: 0,
-            coupling_hidden: 0,
-            scale_clamp: SCALE_CLAMP,
-            permuted: false,
-            predictor_hidden: 0,
-            predictor_blocks: 0,
-        };
-        Ok(Self { config, mean, rotation, variances, quantizer, latent, dequantized })
-    }
-
-    /// The candidate of step 0. It predicts nothing, so it needs no axis beyond those it keeps.
-    fn untrained(&self) -> Blueprint {
-        let (latent, kept) = (self.config.latent as usize, self.config.kept as usize);
-        let rotation = self.rotation.chunks_exact(latent).flat_map(|row| &row[..kept]).copied().collect();
-        Blueprint {
-            config: FlowConfig { latent: self.config.kept, ..self.config.clone() },
-            mean: Some(self.mean.clone()),
-            rotation: Some(rotation),
-            scales: None,
-            quantizer: self.quantizer.clone(),
-        }
-    }
-
-    fn blueprint(&self, config: FlowConfig, scales: Option<PredictorScales>) -> Blueprint {
-        Blueprint {
-            config,
-            mean: Some(self.mean.clone()),
-            rotation: Some(self.rotation.clone()),
-            scales,
-            quantizer: self.quantizer.clone(),
-        }
-    }
-
-    fn scales(&self) -> PredictorScales {
-        let (latent, kept) = (self.config.latent as usize, self.config.kept as usize);
-        let rows = (self.latent.len() / latent) as f64;
-        let mut input = vec![0.0_f64; kept];
-        let mut output = vec![0.0_f64; latent];
-        for (exact, given) in self.latent.chunks_exact(latent).zip(self.dequantized.chunks_exact(kept)) {
-            for (j, &exact) in exact.iter().enumerate() {
-                let given = given.get(j).copied().unwrap_or(0.0);
-                output[j] += f64::from(exact - given).powi(2);
-                if let Some(sum) = input.get_mut(j) {
-                    *sum += f64::from(given).powi(2);
-                }
-            }
-        }
-        let deviation = |sum: f64| (sum / rows).sqrt();
-        PredictorScales {
-            input: input
-                .into_iter()
-                .map(|sum| if sum > 0.0 { (1.0 / deviation(sum)) as f32 } else { 0.0 })
-                .collect(),
-            output: output.into_iter().map(|sum| deviation(sum) as f32).collect(),
-        }
-    }
-}
-
-/// Rotates training rows on the session's device, block by block.
-fn rotate(
-    session: &Session<'_>,
-    rows: &[usize],
-    mean: &[f32],
-    rotation: &[f32],
-    latent: usize,
-) -> Result<Vec<f32>> {
-    let device = session.options.device.burn()?;
-    let rotation = matrix(rotation.to_vec(), latent, &device);
-    let mut out = Vec::with_capacity(rows.len() * latent);
-    for block in rows.chunks(1_024) {
-        let centred = block
-            .iter()
-            .flat_map(|&row| session.records.row(row).iter().zip(mean).map(|(x, m)| x - m))
-            .collect();
-        out.extend(host(matrix(centred, mean.len(), &device).matmul(rotation.clone())));
-    }
-    Ok(out)
 }
 
 fn bare(config: &FlowConfig, device: BurnDevice) -> Result<(Chain, Network)> {
@@ -313,9 +155,9 @@ impl Stage {
         config.check()?;
         let mut stage = Self::new(session, foundation, config, "couplings", COUPLING_RATE, split)?;
         let latent = foundation.config.latent as usize;
-        let floor = VARIANCE_FLOOR * foundation.variances[..latent].iter().sum::<f64>() / latent as f64;
+        let floor = VARIANCE_FLOOR * foundation.basis.variances[..latent].iter().sum::<f64>() / latent as f64;
         stage.input_scale = Some(
-            foundation.variances[..latent]
+            foundation.basis.variances[..latent]
                 .iter()
                 .map(|&variance| (1.0 / variance.max(floor).sqrt()) as f32)
                 .collect(),
@@ -335,19 +177,18 @@ impl Stage {
         let latent = config.latent as usize;
         let kept = config.kept as usize;
         let scales = (config.predictor_hidden > 0).then(|| foundation.scales());
-        let validation_latent =
-            rotate(session, split.choosing(), &foundation.mean, &foundation.rotation, latent)?;
-        let mut validation_dequantized = vec![0.0; split.choosing().len() * kept];
-        for (row, out) in
-            validation_latent.chunks_exact(latent).zip(validation_dequantized.chunks_exact_mut(kept))
-        {
-            foundation.quantizer.decode(&foundation.quantizer.encode(&row[..kept]), out)?;
-        }
+        let validation_latent = foundation.basis.choosing.clone();
+        let mut validation_dequantized = leading(&validation_latent, latent, kept);
+        foundation.quantizer.pass(&mut validation_dequantized)?;
+        let highest = match foundation.quantizer {
+            Quantizer::Residual(_) | Quantizer::Entropy(_) => LEARNING_RATE_STRONG,
+            Quantizer::Scalar(_) | Quantizer::Allocated(_) => LEARNING_RATE,
+        };
         let plan = Plan {
             stage: name,
             steps_max: options.steps_max,
             batch: options.batch.unwrap_or(256),
-            learning_rate: options.learning_rate.unwrap_or(LEARNING_RATE) * rate,
+            learning_rate: options.learning_rate.unwrap_or(highest) * rate,
             weight_decay: Some(
                 (DECAY_TIMES_RECORDS / split.training.len() as f32)
                     .clamp(*DECAY_RANGE.start(), *DECAY_RANGE.end()),
@@ -386,26 +227,24 @@ impl Stage {
         }
         let restore = Restore::new(config, self.blueprint.scales.as_ref(), &device);
         let chain = self.chain(&device);
-        let rows = foundation.latent.len() / latent;
+        let rows = foundation.basis.training.len() / latent;
         let gather = |values: &[f32], width: usize, rows: &[usize]| -> Vec<f32> {
             rows.iter().flat_map(|&row| &values[row * width..(row + 1) * width]).copied().collect()
         };
         // A loss of 1 is the error of the code alone.
-        let alone: f64 = squared(&foundation.latent, &foundation.dequantized, latent, kept) / rows as f64;
+        let alone: f64 =
+            squared(&foundation.basis.training, &foundation.dequantized, latent, kept) / rows as f64;
         let normal = 1.0 / (alone.max(f64::MIN_POSITIVE) * self.plan.batch.min(rows) as f64);
         let quantizer = &foundation.quantizer;
         let loss = |network: &Network, chosen: &[usize]| -> Result<Tensor<1>> {
-            let target = matrix(gather(&foundation.latent, latent, chosen), latent, &device);
+            let target = matrix(gather(&foundation.basis.training, latent, chosen), latent, &device);
             let restored = if config.couplings == 0 {
                 let given = matrix(gather(&foundation.dequantized, kept, chosen), kept, &device);
                 restore.predicted(network, given)
             } else {
                 let z = columns(&chain.forward(network, target.clone()), &(0..kept));
                 let mut given = host(z.clone());
-                for row in given.chunks_exact_mut(kept) {
-                    let code = quantizer.encode(row);
-                    quantizer.decode(&code, row)?;
-                }
+                quantizer.pass(&mut given)?;
                 // Straight through: rounded forward, the identity backward.
                 let given = z.clone() + (matrix(given, kept, &device) - z.detach());
                 chain.inverse(network, restore.predicted(network, given))
@@ -428,10 +267,7 @@ impl Stage {
                 } else {
                     let z = plain_chain.forward(&network, matrix(exact.to_vec(), latent, &plain));
                     let mut given = host(columns(&z, &(0..kept)));
-                    for row in given.chunks_exact_mut(kept) {
-                        let code = quantizer.encode(row);
-                        quantizer.decode(&code, row)?;
-                    }
+                    quantizer.pass(&mut given)?;
                     plain_chain
                         .inverse(&network, plain_restore.predicted(&network, matrix(given, kept, &plain)))
                 };
@@ -454,7 +290,7 @@ impl Stage {
 }
 
 /// Sum of squared differences between rows of `width` and rows of `given_width`, padded with zeros.
-fn squared(exact: &[f32], given: &[f32], width: usize, given_width: usize) -> f64 {
+pub(super) fn squared(exact: &[f32], given: &[f32], width: usize, given_width: usize) -> f64 {
     exact
         .chunks_exact(width)
         .zip(given.chunks_exact(given_width))

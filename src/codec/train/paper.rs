@@ -4,13 +4,14 @@
 //! batches of 32, the weights of least batch loss kept.
 
 use super::fit::{Plan, Schedule, Select, fit};
+use super::foundation::Choice;
 use super::gate::errors;
 use super::{Session, StageReport, Trained};
 use crate::codec::flow::Blueprint;
 use crate::codec::flow::chain::{Chain, columns};
 use crate::codec::flow::network::{Network, Source, host, matrix};
 use crate::codec::flow::restore::Restore;
-use crate::codec::quantizer::Quantizer;
+use crate::codec::quantizer::{Data, Quantizer};
 use crate::codec::{EndedBy, FlowCodec, QuantizerSpec};
 use crate::error::{Error, Result};
 use apcm_format::{FlowConfig, Preset, QuantizerKind, WeightPrecision};
@@ -20,21 +21,28 @@ const PRIOR: f32 = 0.01 * 0.5;
 
 pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
     let options = session.options.clone();
-    let kind = match options.quantizer {
-        QuantizerSpec::F32(_) => QuantizerKind::F32,
-        QuantizerSpec::F16(_) => QuantizerKind::F16,
-        QuantizerSpec::I8(_) => QuantizerKind::I8,
-        QuantizerSpec::Allocated(_) => {
+    let (spec, kind) = match options.quantizer {
+        Choice::Given(spec @ QuantizerSpec::F32(_)) => (spec, QuantizerKind::F32),
+        Choice::Given(spec @ QuantizerSpec::F16(_)) => (spec, QuantizerKind::F16),
+        Choice::Given(spec @ QuantizerSpec::I8(_)) => (spec, QuantizerKind::I8),
+        Choice::Given(other) => {
             return Err(Error::argument(
                 "the quantizer of the paper preset",
                 "f32, f16 or i8: its coordinates have no order for bits to follow",
-                "allocated",
+                super::name_of(other),
+            ));
+        }
+        Choice::Auto(bytes) => {
+            return Err(Error::argument(
+                "the quantizer of the paper preset",
+                "f32, f16 or i8, asked for by name",
+                format!("{bytes} bytes of whichever is best"),
             ));
         }
     };
     let split = session.split();
     let width = session.records.shape().values();
-    let kept = options.quantizer.values().unwrap_or(0);
+    let kept = spec.values().unwrap_or(0);
     let (rank, shape) = session.records.shape().to_stored();
     let config = FlowConfig {
         preset: Preset::Paper,
@@ -42,7 +50,7 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
         rank,
         latent: width as u32,
         kept: kept as u32,
-        code_len: options.quantizer.code_len() as u32,
+        code_len: spec.bytes() as u32,
         quantizer: kind,
         precision: options.precision.unwrap_or(WeightPrecision::F32),
         couplings: options.couplings.unwrap_or(6) as u32,
@@ -116,7 +124,20 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
         let rows = block.iter().flat_map(|&row| session.records.row(row)).copied().collect();
         z.extend(host(columns(&chain.forward(&network, matrix(rows, width, &plain)), &(0..kept))));
     }
-    let codec = codec(Quantizer::fit(options.quantizer, &z, kept)?)?;
+    let quantizer = {
+        let mut watch = super::watch(&mut session.progress, session.clock);
+        let mut data = Data {
+            training: &z,
+            validation: &[],
+            width: kept,
+            values: width,
+            outside: 0.0,
+            rng: &mut session.rng,
+            watch: &mut watch,
+        };
+        Quantizer::fit(spec, &mut data)?
+    };
+    let codec = codec(quantizer)?;
     let stages = stages
         .into_iter()
         .map(|(steps, ended_by, history): (usize, EndedBy, _)| {
@@ -136,6 +157,6 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
             })
         })
         .collect::<Result<_>>()?;
-    let report = session.report(&split, stages);
+    let report = session.report(&split, Vec::new(), stages);
     Ok(Trained { codec, report })
 }

@@ -1,0 +1,359 @@
+//! What all candidates of the ordered preset stand on: axes, quantizer, and the training data seen through them.
+
+use super::{QuantizerChoice, Session, Split};
+use crate::codec::flow::Blueprint;
+use crate::codec::flow::network::{host, matrix};
+use crate::codec::flow::principal_axes::PrincipalAxes;
+use crate::codec::flow::restore::PredictorScales;
+use crate::codec::flow::weights;
+use crate::codec::quantizer::{
+    Data, EntropySpec, Quantizer, QuantizerSpec, Rate, counted_bytes,
+    water::{left, rate, water_level},
+};
+use crate::error::{Error, Result};
+use apcm_format::{FlowConfig, Preset, WeightPrecision};
+
+/// Share of the variance that the latent carries; the rest is noise to a predictor and bytes to a model.
+const LATENT_SHARE: f64 = 0.98;
+const SCALE_CLAMP: f32 = 1.0;
+/// An axis is worth a quantizer's attention down to this share of the water level: charts turn it into fewer,
+/// stronger ones.
+const LEVEL_SHARE: f64 = 0.15;
+/// Most coordinates of an entropy-coded or residual quantizer, whose models grow with them.
+const COORDINATES_MAX: usize = 768;
+const CODEBOOK_COORDINATES_MAX: usize = 256;
+/// Charts of the smaller entropy-coded candidate.
+const FEWER_CHARTS: usize = 4;
+/// Below this many training records a mixture may not be worth its charts, and one chart is tried beside it.
+const FEW_RECORDS: usize = 20_000;
+
+/// Mean and principal axes, and the records in their frame.
+pub(super) struct Basis {
+    pub(super) mean: Vec<f32>,
+    /// `[value, latent]`, rounded to stored precision.
+    pub(super) rotation: Vec<f32>,
+    pub(super) variances: Vec<f64>,
+    pub(super) latent_len: usize,
+    /// Training rows, `[row, latent]`.
+    pub(super) training: Vec<f32>,
+    /// Validation rows that choose, `[row, latent]`.
+    pub(super) choosing: Vec<f32>,
+}
+
+/// A basis and the quantizer on it.
+pub(super) struct Foundation {
+    pub(super) basis: Basis,
+    pub(super) config: FlowConfig,
+    pub(super) quantizer: Quantizer,
+    /// What the quantizer gives back of the training rows, `[row, kept]`.
+    pub(super) dequantized: Vec<f32>,
+    pub(super) choices: Vec<QuantizerChoice>,
+}
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Choice {
+    Given(QuantizerSpec),
+    /// The best quantizer of this many bytes.
+    Auto(usize),
+}
+
+impl Choice {
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Given(spec) => spec.bytes(),
+            Self::Auto(bytes) => bytes,
+        }
+    }
+
+    pub(super) fn values(self) -> Option<usize> {
+        match self {
+            Self::Given(spec) => spec.values(),
+            Self::Auto(_) => None,
+        }
+    }
+
+    /// What is tried, in turn.
+    fn candidates(self, training: usize, validates: bool) -> Vec<QuantizerSpec> {
+        match self {
+            Self::Given(spec) => vec![spec],
+            Self::Auto(bytes) if !validates => vec![QuantizerSpec::Allocated(bytes)],
+            Self::Auto(bytes) => {
+                let entropy = |charts| {
+                    QuantizerSpec::Entropy(EntropySpec { rate: Rate::Mean(bytes), max_bytes: None, charts })
+                };
+                let mut all = vec![QuantizerSpec::Allocated(bytes), entropy(None)];
+                if training < FEW_RECORDS {
+                    all.push(entropy(Some(FEWER_CHARTS)));
+                    all.push(entropy(Some(1)));
+                }
+                all
+            }
+        }
+    }
+}
+
+impl Foundation {
+    pub(super) fn fit(session: &mut Session<'_>, split: &Split) -> Result<Self> {
+        let candidates =
+            session.options.quantizer.candidates(split.training.len(), split.validation.len() >= 2);
+        let axes = PrincipalAxes::fit(session.records, &split.training)?;
+        let rank = axes.variances.len();
+        let mut specs = Vec::new();
+        for spec in candidates {
+            specs.push(within_rank(session, split, spec, rank)?);
+        }
+        let wanted = specs.iter().map(|&spec| coordinates(spec, &axes.variances, session.values())).max();
+        let basis = Basis::new(session, split, axes, wanted.unwrap_or(1))?;
+        let mut best: Option<(f64, Quantizer)> = None;
+        let mut choices = Vec::new();
+        for spec in specs {
+            if best.is_some() && session.clock.is_over() {
+                break;
+            }
+            let quantizer = basis.quantizer(session, spec)?;
+            let tried = basis.judge(session, &quantizer, spec)?;
+            if best.as_ref().is_none_or(|(error, _)| tried.error.is_some_and(|tried| tried < *error)) {
+                choices.iter_mut().for_each(|choice: &mut QuantizerChoice| choice.chosen = false);
+                best = Some((tried.error.unwrap_or(f64::INFINITY), quantizer));
+                choices.push(QuantizerChoice { chosen: true, ..tried });
+            } else {
+                choices.push(tried);
+            }
+        }
+        let Some((_, quantizer)) = best else {
+            return Err(Error::argument("the quantizers to try", "at least one", 0));
+        };
+        let kept = quantizer.kept();
+        let mut dequantized = leading(&basis.training, basis.latent_len, kept);
+        quantizer.pass(&mut dequantized)?;
+        let (rank, shape) = session.records.shape().to_stored();
+        let config = FlowConfig {
+            preset: Preset::Ordered,
+            shape,
+            rank,
+            latent: basis.latent_len as u32,
+            kept: kept as u32,
+            code_len: quantizer.code_len_max() as u32,
+            quantizer: quantizer.kind(),
+            precision: session.options.precision.unwrap_or(WeightPrecision::F16),
+            couplings: 0,
+            coupling_hidden: 0,
+            scale_clamp: SCALE_CLAMP,
+            permuted: false,
+            predictor_hidden: 0,
+            predictor_blocks: 0,
+        };
+        Ok(Self { basis, config, quantizer, dequantized, choices })
+    }
+
+    /// The candidate of step 0. It predicts nothing, so it needs no axis beyond those it keeps.
+    pub(super) fn untrained(&self) -> Blueprint {
+        let kept = self.config.kept as usize;
+        let config = FlowConfig { latent: self.config.kept, ..self.config.clone() };
+        let rotation = leading(&self.basis.rotation, self.basis.latent_len, kept);
+        Blueprint { rotation: Some(rotation), ..self.blueprint(config, None) }
+    }
+
+    pub(super) fn blueprint(&self, config: FlowConfig, scales: Option<PredictorScales>) -> Blueprint {
+        Blueprint {
+            config,
+            mean: Some(self.basis.mean.clone()),
+            rotation: Some(self.basis.rotation.clone()),
+            scales,
+            quantizer: self.quantizer.clone(),
+        }
+    }
+
+    pub(super) fn scales(&self) -> PredictorScales {
+        let (latent, kept) = (self.basis.latent_len, self.config.kept as usize);
+        let rows = (self.basis.training.len() / latent) as f64;
+        let mut input = vec![0.0_f64; kept];
+        let mut output = vec![0.0_f64; latent];
+        for (exact, given) in
+            self.basis.training.chunks_exact(latent).zip(self.dequantized.chunks_exact(kept))
+        {
+            for (j, &exact) in exact.iter().enumerate() {
+                let given = given.get(j).copied().unwrap_or(0.0);
+                output[j] += f64::from(exact - given).powi(2);
+                if let Some(sum) = input.get_mut(j) {
+                    *sum += f64::from(given).powi(2);
+                }
+            }
+        }
+        let deviation = |sum: f64| (sum / rows).sqrt();
+        PredictorScales {
+            input: input
+                .into_iter()
+                .map(|sum| if sum > 0.0 { (1.0 / deviation(sum)) as f32 } else { 0.0 })
+                .collect(),
+            output: output.into_iter().map(|sum| deviation(sum) as f32).collect(),
+        }
+    }
+}
+
+impl Basis {
+    fn new(session: &Session<'_>, split: &Split, axes: PrincipalAxes, wanted: usize) -> Result<Self> {
+        let PrincipalAxes { mean, axes, variances } = axes;
+        let total: f64 = variances.iter().sum();
+        let mut carried = 0.0;
+        let enough = variances
+            .iter()
+            .take_while(|&&variance| {
+                let goes_on = carried < LATENT_SHARE * total;
+                carried += variance;
+                goes_on
+            })
+            .count();
+        let latent_len = enough.max(wanted).min(variances.len());
+        let precision = session.options.precision.unwrap_or(WeightPrecision::F16);
+        let exact: Vec<f32> = (0..session.values())
+            .flat_map(|i| (0..latent_len).map(move |j| (i, j)))
+            .map(|at| axes[at] as f32)
+            .collect();
+        let rotation = weights::floats(&weights::tensor(String::new(), &[exact.len()], &exact, precision))?;
+        let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
+        let rotated = |rows: &[usize]| rotate(session, rows, &mean, &rotation, latent_len);
+        let (training, choosing) = (rotated(&split.training)?, rotated(split.choosing())?);
+        Ok(Self { mean, rotation, variances, latent_len, training, choosing })
+    }
+
+    fn quantizer(&self, session: &mut Session<'_>, spec: QuantizerSpec) -> Result<Quantizer> {
+        let width = match spec {
+            QuantizerSpec::Residual(_) | QuantizerSpec::Entropy(_) => {
+                coordinates(spec, &self.variances, session.values()).min(self.latent_len)
+            }
+            _ => self.latent_len,
+        };
+        let training = leading(&self.training, self.latent_len, width);
+        let validation = leading(&self.choosing, self.latent_len, width);
+        let values = session.values();
+        let mut watch = super::watch(&mut session.progress, session.clock);
+        let mut data = Data {
+            training: &training,
+            validation: &validation,
+            width,
+            values,
+            outside: self.variances[width..].iter().sum(),
+            rng: &mut session.rng,
+            watch: &mut watch,
+        };
+        Quantizer::fit(spec, &mut data)
+    }
+
+    /// Bytes and error on the validation rows that choose.
+    fn judge(
+        &self,
+        session: &Session<'_>,
+        quantizer: &Quantizer,
+        spec: QuantizerSpec,
+    ) -> Result<QuantizerChoice> {
+        let mut choice = QuantizerChoice {
+            quantizer: super::name_of(spec),
+            charts: match quantizer {
+                Quantizer::Entropy(entropy) => Some(entropy.charts()),
+                _ => None,
+            },
+            bytes: None,
+            error: None,
+            chosen: false,
+        };
+        let rows = self.choosing.len() / self.latent_len;
+        if rows == 0 {
+            return Ok(choice);
+        }
+        let kept = quantizer.kept();
+        let mut given = leading(&self.choosing, self.latent_len, kept);
+        let codes = quantizer.encode_all(&given);
+        for (row, code) in given.chunks_exact_mut(kept).zip(&codes) {
+            quantizer.decode(code, row)?;
+        }
+        let counted = |code: &Vec<u8>| match quantizer.is_variable() {
+            true => counted_bytes(code.len()),
+            false => code.len() as f64,
+        };
+        let outside: f64 = self.variances[self.latent_len..].iter().sum();
+        let inside = super::ordered::squared(&self.choosing, &given, self.latent_len, kept) / rows as f64;
+        choice.bytes = Some(codes.iter().map(counted).sum::<f64>() / rows as f64);
+        choice.error = Some((inside + outside) / session.values() as f64);
+        Ok(choice)
+    }
+}
+
+/// The spec as far as the records' directions allow.
+fn within_rank(
+    session: &Session<'_>,
+    split: &Split,
+    spec: QuantizerSpec,
+    rank: usize,
+) -> Result<QuantizerSpec> {
+    // A coordinate of these takes a byte at most, so a code of n bytes may want n coordinates.
+    let asked = spec.values().unwrap_or(match spec {
+        QuantizerSpec::Allocated(bytes) => bytes,
+        _ => 1,
+    });
+    if rank < asked && split.training.len() <= asked {
+        return Err(Error::TooLittleData {
+            records: session.records.len(),
+            needed: session.options.records_needed(asked),
+            purpose: format!("a code of {} bytes", spec.bytes()),
+        });
+    }
+    match spec {
+        // The records differ in fewer directions than the bytes could describe: a shorter code says it all.
+        QuantizerSpec::Allocated(bytes) if rank > 0 => Ok(QuantizerSpec::Allocated(bytes.min(rank))),
+        other if asked <= rank => Ok(other),
+        _ => Err(Error::argument(
+            "the number of code values",
+            format!("at most {rank}, the directions in which the training records differ"),
+            asked,
+        )),
+    }
+}
+
+/// Leading coordinates that a quantizer looks at.
+fn coordinates(spec: QuantizerSpec, variances: &[f64], values: usize) -> usize {
+    let level = match spec {
+        QuantizerSpec::F32(values) | QuantizerSpec::F16(values) | QuantizerSpec::I8(values) => {
+            return values.min(variances.len());
+        }
+        QuantizerSpec::Allocated(bytes) => return bytes.min(variances.len()),
+        QuantizerSpec::Residual(_) => return variances.len().min(CODEBOOK_COORDINATES_MAX),
+        QuantizerSpec::Entropy(EntropySpec { rate: Rate::Error(error), .. }) => {
+            let target = error * values as f64;
+            let level = water_level(variances, |level| left(variances, level) < target);
+            return variances.iter().take_while(|&&variance| variance > LEVEL_SHARE * level).count().max(1);
+        }
+        QuantizerSpec::Entropy(_) => {
+            let bits = 8.0 * spec.bytes() as f64;
+            water_level(variances, |level| rate(variances, level) > bits)
+        }
+    };
+    variances.iter().take_while(|&&variance| variance > LEVEL_SHARE * level).count().clamp(1, COORDINATES_MAX)
+}
+
+/// The first `width` of every row of `stride`.
+pub(super) fn leading(rows: &[f32], stride: usize, width: usize) -> Vec<f32> {
+    rows.chunks_exact(stride).flat_map(|row| &row[..width]).copied().collect()
+}
+
+/// Rotates rows on the session's device, block by block.
+pub(super) fn rotate(
+    session: &Session<'_>,
+    rows: &[usize],
+    mean: &[f32],
+    rotation: &[f32],
+    latent: usize,
+) -> Result<Vec<f32>> {
+    let device = session.options.device.burn()?;
+    let rotation = matrix(rotation.to_vec(), latent, &device);
+    let mut out = Vec::with_capacity(rows.len() * latent);
+    for block in rows.chunks(1_024) {
+        let centred = block
+            .iter()
+            .flat_map(|&row| session.records.row(row).iter().zip(mean).map(|(x, m)| x - m))
+            .collect();
+        out.extend(host(matrix(centred, mean.len(), &device).matmul(rotation.clone())));
+    }
+    Ok(out)
+}

@@ -1,0 +1,101 @@
+//! One self-contained page: a table, pictures inside, nothing loaded from anywhere.
+
+use super::Row;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt::Write;
+
+/// A picture of a page.
+#[derive(Debug)]
+pub struct Figure<'a> {
+    /// What it shows.
+    pub caption: &'a str,
+    /// The bytes of a PNG.
+    pub png: &'a [u8],
+}
+
+/// What a page says.
+#[derive(Debug)]
+pub struct Page<'a> {
+    /// Its heading.
+    pub title: &'a str,
+    /// Sentences under the heading.
+    pub said: &'a [String],
+    /// The table.
+    pub rows: &'a [Row],
+    /// The pictures.
+    pub figures: &'a [Figure<'a>],
+}
+
+const STYLE: &str = "
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fafafa; margin: 0 auto; max-width: 62rem; padding: 2rem 1rem }
+h1 { font-size: 1.6rem; margin-bottom: .3rem } p { margin: .3rem 0 }
+table { border-collapse: collapse; margin: 1.5rem 0; width: 100%; background: #fff; font-variant-numeric: tabular-nums }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #e6e6e6 }
+th { font-weight: 600; background: #f1f3f5 } th:first-child, td:first-child { text-align: left }
+tr.own { background: #eef6ff; font-weight: 600 } tr.group td { border-top: 2px solid #bbb }
+figure { margin: 1.5rem 0; background: #fff; padding: 1rem; border: 1px solid #e6e6e6 }
+img { max-width: 100%; image-rendering: auto; display: block; margin: 0 auto } figcaption { color: #555; margin-top: .5rem }
+";
+
+impl Page<'_> {
+    /// The page as HTML.
+    pub fn html(&self) -> String {
+        let mut out = format!(
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+             <title>{0}</title><style>{STYLE}</style>\n<h1>{0}</h1>\n",
+            escaped(self.title)
+        );
+        for sentence in self.said {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "<p>{}</p>", escaped(sentence));
+        }
+        out.push_str(
+            "<table><tr><th>method<th>bytes<th>slot bytes<th>PSNR dB<th>relative error<th>SSIM<th>recall@10\
+             <th>encode /s<th>decode /s</tr>\n",
+        );
+        let mut last = None;
+        for row in self.rows {
+            let group = last.is_some_and(|nominal| nominal != row.nominal_bytes);
+            last = Some(row.nominal_bytes);
+            let own = row.method.starts_with("apcm");
+            let class = match (own, group) {
+                (true, true) => " class=\"own group\"",
+                (true, false) => " class=\"own\"",
+                (false, true) => " class=\"group\"",
+                (false, false) => "",
+            };
+            let number = |value: Option<f64>, digits: usize| {
+                value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
+            };
+            let _ = writeln!(
+                out,
+                "<tr{class}><td>{}<td>{:.2}<td>{}<td>{:.2}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+                escaped(&row.method),
+                row.bytes,
+                number(row.slot_bytes, 1),
+                row.psnr_db,
+                number(row.relative_error, 4),
+                number(row.ssim, 3),
+                number(row.recall_at_10, 3),
+                number(row.encode_per_s, 0),
+                number(row.decode_per_s, 0),
+            );
+        }
+        out.push_str("</table>\n");
+        for figure in self.figures {
+            let _ = writeln!(
+                out,
+                "<figure><img alt=\"{0}\" src=\"data:image/png;base64,{1}\"><figcaption>{0}</figcaption></figure>",
+                escaped(figure.caption),
+                STANDARD.encode(figure.png)
+            );
+        }
+        out.push_str("</html>\n");
+        out
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
