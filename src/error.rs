@@ -124,6 +124,13 @@ pub enum Error {
         /// Bytes free.
         available: u64,
     },
+    /// What must be stored is more than the store's byte budget, whatever leaves. Nothing was written.
+    OverBudget {
+        /// Bytes that would be stored at least.
+        needed: u64,
+        /// The budget.
+        budget: u64,
+    },
     /// An earlier storage error made this handle unusable. Drop it and open the store again.
     Poisoned,
     /// A commit failed in a way that leaves open whether it is durable. Open the store again and look.
@@ -216,6 +223,11 @@ impl fmt::Display for Error {
                     "writing needs {needed} bytes of disk space, {available} are free; nothing was written"
                 )
             }
+            Self::OverBudget { needed, budget } => write!(
+                f,
+                "the store's budget is {budget} bytes and at least {needed} would have to be stored; nothing was \
+                 written"
+            ),
             Self::Poisoned => {
                 f.write_str("an earlier storage error made this handle unusable; open the store again")
             }

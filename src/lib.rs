@@ -36,8 +36,8 @@ pub use apcm_format::{
     Fingerprint, MemoryId, Metadata, Preset, RecordShape, Similarity, Value, WeightPrecision,
 };
 pub use codec::{
-    Codec, CodecInfo, Device, Encoded, EntropySpec, FlowCodec, PlainCodec, QuantizerSpec, Rate, StoredCode,
-    Trained, Trainer, counted_bytes,
+    Codec, CodecInfo, Device, Encoded, EntropySpec, Fidelity, FlowCodec, PlainCodec, QuantizerSpec, Rate,
+    StoredCode, Trained, Trainer, counted_bytes,
 };
 pub use error::{Error, Result};
 pub use filter::Filter;

@@ -151,6 +151,12 @@ impl Records {
         &self.values[index * width..(index + 1) * width]
     }
 
+    /// One record, to be changed.
+    pub(crate) fn row_mut(&mut self, index: usize) -> &mut [f32] {
+        let width = self.shape.values();
+        &mut self.values[index * width..(index + 1) * width]
+    }
+
     /// A copy of one record.
     ///
     /// # Panics

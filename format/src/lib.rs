@@ -16,6 +16,7 @@
 //! | --- | --- | --- |
 //! | what the store is | [`StoreHeader`] | hand-laid, 128 bytes |
 //! | what a slot keeps | [`SlotRecord`] | hand-laid, code + 20 or 24 bytes |
+//! | what a fidelity tier adds to a slot | [`ResidualRecord`] | hand-laid, payload + 13 bytes |
 //! | access counts | [`CounterChunk`] | hand-laid, 250 counts a chunk |
 //! | counters of the store, keys and metadata, positions | [`frame`] | bincode behind a length and a limit |
 //! | a codec with its weights | [`CodecImage`] | hand-laid tensors behind a framed configuration |
@@ -43,6 +44,7 @@ mod header;
 mod id;
 pub mod limits;
 mod metadata;
+mod residual;
 mod shape;
 mod slot;
 mod state;
@@ -55,6 +57,7 @@ pub use error::DecodeError;
 pub use header::{Features, PolicyKind, Similarity, StoreHeader};
 pub use id::{Fingerprint, MemoryId, ParseIdError, StoreUuid};
 pub use metadata::{Metadata, SlotMetadata, Value};
+pub use residual::{ResidualForm, ResidualRecord};
 pub use shape::{RecordShape, ShapeError};
 pub use slot::{SlotFlags, SlotKind, SlotRecord, StoredReal};
 pub use state::{IngestPosition, StoreState};

@@ -6,6 +6,8 @@
 pub const CAPACITY_MAX: u32 = 1 << 27;
 /// Longest code of one record, in bytes.
 pub const CODE_LEN_MAX: usize = 1 << 16;
+/// Longest payload of a residual: the largest record, and a little for its form.
+pub const RESIDUAL_LEN_MAX: usize = (RECORD_VALUES_MAX as usize) * 4 + (1 << 10);
 /// Most values in one record.
 pub const RECORD_VALUES_MAX: u32 = 1 << 24;
 /// Most axes a record's shape may have.

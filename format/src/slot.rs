@@ -52,7 +52,16 @@ impl StoredReal {
         f32::from_bits(u32::from(self.0) << 16)
     }
 
-    fn decode(bits: u16) -> Result<Self, DecodeError> {
+    /// Its two bytes as a number.
+    pub fn to_bits(self) -> u16 {
+        self.0
+    }
+
+    /// The value of two bytes.
+    ///
+    /// # Errors
+    /// [`Invalid`](DecodeError::Invalid) for a negative number or NaN.
+    pub fn from_bits(bits: u16) -> Result<Self, DecodeError> {
         // Sign bit or NaN: no writer produces either.
         if bits > 0x7f80 {
             return Err(DecodeError::Invalid { what: "a stored real", found: bits.into() });
@@ -78,6 +87,8 @@ pub struct SlotFlags {
     pub pinned: bool,
     /// Decode this one without the predictor: that was better for it.
     pub without_predictor: bool,
+    /// A residual belongs to it: what a read returns is better than the code alone.
+    pub residual: bool,
 }
 
 const PINNED: u8 = 1;
@@ -85,7 +96,8 @@ const WITHOUT_PREDICTOR: u8 = 1 << 1;
 const HAS_EXPIRY: u8 = 1 << 2;
 const HAS_ACCESS: u8 = 1 << 3;
 const HAS_POLICY: u8 = 1 << 4;
-const KNOWN: u8 = PINNED | WITHOUT_PREDICTOR | HAS_EXPIRY | HAS_ACCESS | HAS_POLICY;
+const HAS_RESIDUAL: u8 = 1 << 5;
+const KNOWN: u8 = PINNED | WITHOUT_PREDICTOR | HAS_EXPIRY | HAS_ACCESS | HAS_POLICY | HAS_RESIDUAL;
 
 /// One occupied slot, its code borrowed from where it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +143,7 @@ impl<'a> SlotRecord<'a> {
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
         let flags = bit(self.flags.pinned, PINNED)
             | bit(self.flags.without_predictor, WITHOUT_PREDICTOR)
+            | bit(self.flags.residual, HAS_RESIDUAL)
             | bit(self.expires_at.is_some(), HAS_EXPIRY)
             | bit(self.last_access.is_some(), HAS_ACCESS)
             | bit(self.policy_word.is_some(), HAS_POLICY);
@@ -185,8 +198,8 @@ impl<'a> SlotRecord<'a> {
             return Err(DecodeError::Invalid { what: "a sequence number", found: 0 });
         }
         let written_at = reader.u32()?;
-        let error = StoredReal::decode(reader.u16()?)?;
-        let norm = StoredReal::decode(reader.u16()?)?;
+        let error = StoredReal::from_bits(reader.u16()?)?;
+        let norm = StoredReal::from_bits(reader.u16()?)?;
         let mut optional = |flag: u8| if bits & flag == 0 { Ok(None) } else { reader.u32().map(Some) };
         let expires_at = optional(HAS_EXPIRY)?;
         let last_access = optional(HAS_ACCESS)?;
@@ -199,8 +212,11 @@ impl<'a> SlotRecord<'a> {
                 max: CODE_LEN_MAX as u64,
             });
         }
-        let flags =
-            SlotFlags { pinned: bits & PINNED != 0, without_predictor: bits & WITHOUT_PREDICTOR != 0 };
+        let flags = SlotFlags {
+            pinned: bits & PINNED != 0,
+            without_predictor: bits & WITHOUT_PREDICTOR != 0,
+            residual: bits & HAS_RESIDUAL != 0,
+        };
         Ok(Self { kind, flags, seq, written_at, expires_at, last_access, policy_word, error, norm, code })
     }
 }

@@ -14,6 +14,10 @@ pub struct StoreState {
     pub evictions: u64,
     /// Those among them that nobody had ever read.
     pub evictions_never_read: u64,
+    /// Residuals that left because the store was over its byte budget.
+    pub residuals_dropped: u64,
+    /// Most bytes of all slots together; none where only slots are counted.
+    pub byte_budget: Option<u64>,
 }
 
 impl Framed for StoreState {

@@ -107,7 +107,7 @@ proptest! {
 
     #[test]
     fn state(place in place(), next_seq: u64, reads: u64, evictions: u64, evictions_never_read: u64) {
-        let state = StoreState { next_seq, reads, evictions, evictions_never_read };
+        let state = StoreState { next_seq, reads, evictions, evictions_never_read, ..StoreState::default() };
         let bytes = frame::seal(&state, place).unwrap();
         prop_assert_eq!(frame::open::<StoreState>(&bytes, place).unwrap(), state);
         let other_kind = frame::open::<IngestPosition>(&bytes, place).is_err();

@@ -246,6 +246,9 @@ pub(super) struct Create {
     /// What nearness means
     #[arg(long, value_enum, default_value = "cosine")]
     pub(super) similarity: SimilarityName,
+    /// Most bytes of everything kept for the slots together; residuals leave first, memories last
+    #[arg(long, value_name = "BYTES")]
+    pub(super) byte_budget: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -266,6 +269,8 @@ pub(super) struct Ingest {
     /// Go on where an earlier run stopped
     #[arg(long)]
     pub(super) resume: bool,
+    #[command(flatten)]
+    pub(super) tier: Tier,
 }
 
 #[derive(Debug, Args)]
@@ -279,6 +284,28 @@ pub(super) struct Attributes {
     /// Seconds until it counts as free
     #[arg(long, value_name = "SECONDS")]
     pub(super) ttl: Option<u64>,
+    #[command(flatten)]
+    pub(super) tier: Tier,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Tier {
+    /// Keep it with at most this error, mean squared per element, whatever that takes
+    #[arg(long, value_name = "ERROR", conflicts_with = "lossless")]
+    pub(super) max_error: Option<f32>,
+    /// Keep it to the bit
+    #[arg(long)]
+    pub(super) lossless: bool,
+}
+
+impl From<Tier> for crate::Fidelity {
+    fn from(tier: Tier) -> Self {
+        match tier.max_error {
+            Some(error) => Self::Bounded(error),
+            None if tier.lossless => Self::Lossless,
+            None => Self::Compact,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -13,10 +13,11 @@ use std::time::Duration;
 pub(super) fn create(arguments: &Create, json: bool) -> Outcome {
     let image = std::fs::read(&arguments.codec).map_err(Error::io(&arguments.codec))?;
     let codec = load(&image, Device::Cpu)?;
-    let store = Store::builder()
-        .capacity(arguments.capacity)
-        .similarity(arguments.similarity.into())
-        .create_boxed(&arguments.store, codec)?;
+    let mut builder = Store::builder().capacity(arguments.capacity).similarity(arguments.similarity.into());
+    if let Some(bytes) = arguments.byte_budget {
+        builder = builder.byte_budget(bytes);
+    }
+    let store = builder.create_boxed(&arguments.store, codec)?;
     let description = store.description();
     let document = json!({
         "store": arguments.store.display().to_string(),
@@ -48,6 +49,7 @@ pub(super) fn ingest(arguments: &Ingest, json: bool) -> Outcome {
         .keys(keys)
         .batch(arguments.batch)
         .resume(arguments.resume)
+        .fidelity(arguments.tier.into())
         .progress(|progress| {
             bar.set_position(progress.done);
             ControlFlow::Continue(())
@@ -84,9 +86,13 @@ pub(super) fn insert(arguments: &Insert, json: bool) -> Outcome {
     store.close()?;
     let evicted: Vec<_> = done.evicted.iter().map(evicted_json).collect();
     let ids: Vec<String> = done.ids.iter().map(ToString::to_string).collect();
-    output::result(json, &json!({ "ids": ids, "errors": done.errors, "evicted": evicted }), || {
+    let dropped: Vec<String> = done.residuals_dropped.iter().map(ToString::to_string).collect();
+    let document =
+        json!({ "ids": ids, "errors": done.errors, "evicted": evicted, "residuals_dropped": dropped });
+    output::result(json, &document, || {
         let lines = ids.iter().zip(&done.errors).map(|(id, error)| format!("{id}  error {error:.3e}"));
-        lines.chain(done.evicted.iter().map(evicted_text)).collect::<Vec<_>>().join("\n")
+        let given = dropped.iter().map(|id| format!("residual of {id} dropped"));
+        lines.chain(done.evicted.iter().map(evicted_text)).chain(given).collect::<Vec<_>>().join("\n")
     })
 }
 
@@ -99,10 +105,18 @@ pub(super) fn put(arguments: &Put, json: bool) -> Outcome {
     let put = store.put(arguments.key.as_bytes(), &records.get(0), attributes(&arguments.attributes)?)?;
     store.close()?;
     let evicted: Vec<_> = put.evicted.iter().map(evicted_json).collect();
-    let document = json!({ "id": put.id.to_string(), "error": put.error, "evicted": evicted });
+    let dropped: Vec<String> = put.residuals_dropped.iter().map(ToString::to_string).collect();
+    let document = json!({
+        "id": put.id.to_string(),
+        "error": put.error,
+        "evicted": evicted,
+        "residuals_dropped": dropped,
+    });
     output::result(json, &document, || {
         let first = format!("{}  error {:.3e}", put.id, put.error);
-        [first].into_iter().chain(put.evicted.iter().map(evicted_text)).collect::<Vec<_>>().join("\n")
+        let given = dropped.iter().map(|id| format!("residual of {id} dropped"));
+        let evicted = put.evicted.iter().map(evicted_text);
+        [first].into_iter().chain(evicted).chain(given).collect::<Vec<_>>().join("\n")
     })
 }
 
@@ -127,7 +141,7 @@ pub(super) fn pin(arguments: &Pin, json: bool) -> Outcome {
 }
 
 fn attributes(arguments: &Attributes) -> Result<store::Attributes, Error> {
-    let mut attributes = store::Attributes::default();
+    let mut attributes = store::Attributes::default().with_fidelity(arguments.tier.into());
     if let Some(text) = &arguments.metadata {
         let metadata = serde_json::from_str(text)
             .map_err(|error| Error::argument("metadata", "a JSON object", format!("{text:?} ({error})")))?;

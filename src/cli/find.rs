@@ -160,10 +160,20 @@ pub(super) fn stats(arguments: &Stats, json: bool) -> Outcome {
                 errors.mean, errors.p50, errors.p95, errors.max
             )
         });
+        let budget = stats.byte_budget.map_or("no budget".to_owned(), |budget| {
+            format!("of {} in the budget", output::bytes(budget as f64))
+        });
+        let residuals = format!(
+            "{} kept, {} dropped; {} stored in all, {budget}",
+            output::count(stats.residuals.into()),
+            output::count(stats.residuals_dropped),
+            output::bytes(stats.stored_bytes as f64)
+        );
         output::table(&[
             ("slots", slots),
             ("record", format!("{:?}", stats.record_shape)),
             ("code", format!("{:.1} bytes a record", stats.code_bytes)),
+            ("residuals", residuals),
             ("slot", format!("{:.1} bytes a record, with all that is stored for it", stats.slot_bytes)),
             ("file", output::bytes(stats.file_bytes as f64)),
             ("error", error),
@@ -195,5 +205,6 @@ fn describe(entry: &Entry<'_>) -> serde_json::Value {
         "written_at": entry.written_at(),
         "expires_at": entry.expires_at(),
         "code_bytes": entry.code_len(),
+        "residual_bytes": entry.residual_len(),
     })
 }

@@ -97,6 +97,9 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::NotAStore { .. } => Some("`apcm create` makes one"),
         Error::Locked { .. } => Some("close the program that has it open for writing"),
         Error::NeedsRecovery { .. } => Some("`apcm stats STORE --recover` does that"),
+        Error::OverBudget { .. } => {
+            Some("keep fewer records losslessly, unpin some, or make a store with a larger budget")
+        }
         Error::AllPinned { .. } => Some("`apcm pin STORE KEY --off` unpins"),
         Error::RecordShape { .. } => Some("`apcm stats STORE` shows the shape a store holds"),
         Error::TooLittleData { .. } => Some("give more records, or ask for fewer bytes"),

@@ -9,6 +9,7 @@
 
 mod bound;
 mod device;
+pub(crate) mod fidelity;
 pub mod flow;
 mod plain;
 pub mod quantizer;
@@ -16,6 +17,7 @@ pub mod train;
 
 pub use bound::GaussianBound;
 pub use device::Device;
+pub use fidelity::Fidelity;
 pub use flow::FlowCodec;
 pub use plain::PlainCodec;
 pub use quantizer::{EntropySpec, QuantizerSpec, Rate, counted_bytes};

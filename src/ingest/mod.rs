@@ -8,6 +8,7 @@ mod sidecar;
 pub use dataset::{Dataset, RecordReader};
 pub use sidecar::Sidecar;
 
+use crate::codec::Fidelity;
 use crate::error::{Error, Result};
 use crate::store::{Attributes, Store};
 use apcm_format::IngestPosition;
@@ -95,6 +96,7 @@ pub struct Ingest<'a> {
     sidecar: Option<PathBuf>,
     batch: usize,
     resume: bool,
+    fidelity: Fidelity,
     progress: Option<Callback<'a>>,
 }
 
@@ -110,7 +112,16 @@ impl fmt::Debug for Ingest<'_> {
 impl<'a> Ingest<'a> {
     /// An ingest without keys or metadata, from the beginning.
     pub fn new(store: &'a Store, dataset: &'a Dataset) -> Self {
-        Self { store, dataset, keys: Keys::None, sidecar: None, batch: 1_024, resume: false, progress: None }
+        Self {
+            store,
+            dataset,
+            keys: Keys::None,
+            sidecar: None,
+            batch: 1_024,
+            resume: false,
+            fidelity: Fidelity::Compact,
+            progress: None,
+        }
     }
 
     /// Where keys come from.
@@ -134,6 +145,12 @@ impl<'a> Ingest<'a> {
     /// Goes on where an earlier run stopped.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
+        self
+    }
+
+    /// How well the records are to be kept; by their codes alone, if nothing is said.
+    pub fn fidelity(mut self, fidelity: Fidelity) -> Self {
+        self.fidelity = fidelity;
         self
     }
 
@@ -178,7 +195,7 @@ impl<'a> Ingest<'a> {
                         Keys::Row => Some((at + offset).to_string().into_bytes()),
                         Keys::Field(field) => Some(sidecar::key_of(&values, field, at + offset)?),
                     };
-                    Ok((key, Attributes::from(values)))
+                    Ok((key, Attributes::from(values).with_fidelity(self.fidelity)))
                 })
                 .collect::<Result<Vec<_>>>()?;
             let mut transaction = self.store.begin_write();

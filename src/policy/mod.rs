@@ -8,9 +8,12 @@
 //! - Free slots first, the lowest of them. Then the least used memory, the oldest among equals.
 //! - A pinned or damaged slot is never a victim.
 //! - What a transaction has written makes room only when nothing else is left.
+//! - Over a byte budget residuals leave before memories.
 
 mod bank;
+mod budget;
 mod planner;
 
 pub(crate) use bank::{Bank, Occupant};
+pub(crate) use budget::{Held, OverBudget, Relief, relieve};
 pub(crate) use planner::{AllPinned, Placement, Planner};

@@ -115,6 +115,13 @@ impl<'a, C: Fn(u32) -> u32> Planner<'a, C> {
         }
     }
 
+    /// All occupants as the transaction sees them.
+    pub(crate) fn occupied(&self) -> impl Iterator<Item = (u32, Occupant)> {
+        let untouched = self.bank.iter().filter(|(slot, _)| !self.changed.contains_key(slot));
+        let changed = self.changed.iter().filter_map(|(&slot, &occupant)| Some((slot, occupant?)));
+        untouched.chain(changed)
+    }
+
     /// All changes: occupants by slot, and the slots whose counts start again at 0.
     pub(crate) fn finish(self) -> (HashMap<u32, Option<Occupant>>, HashSet<u32>) {
         (self.changed, self.reset)

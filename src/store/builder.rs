@@ -4,8 +4,10 @@ use super::counts::Counts;
 use super::file::{self, Handle};
 use super::flusher::Flusher;
 use super::guard::{guarded, storage};
-use super::live::{Live, SlotSize};
-use super::tables::{COUNTERS, META, SLOTS, STATE, counter_place, meta_place, slot_place};
+use super::live::{Live, SlotSize, row_bytes};
+use super::tables::{
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, slot_place,
+};
 use super::{Clock, Inner, Store};
 use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
@@ -43,6 +45,7 @@ const OPEN_BATCH: usize = 4_096;
 pub struct StoreBuilder {
     capacity: u32,
     similarity: Similarity,
+    byte_budget: Option<u64>,
     device: Device,
     clock: Clock,
 }
@@ -63,6 +66,7 @@ impl StoreBuilder {
         Self {
             capacity: 10_000,
             similarity: Similarity::Cosine,
+            byte_budget: None,
             device: Device::default(),
             clock: Arc::new(clock),
         }
@@ -71,6 +75,13 @@ impl StoreBuilder {
     /// How many slots a new store has; 10,000 by default. It stays so.
     pub fn capacity(mut self, slots: u32) -> Self {
         self.capacity = slots;
+        self
+    }
+
+    /// Most bytes of everything that a new store keeps for its slots together; none by default. Under pressure residuals
+    /// of the least used memories are dropped first, and memories last.
+    pub fn byte_budget(mut self, bytes: u64) -> Self {
+        self.byte_budget = Some(bytes);
         self
     }
 
@@ -115,6 +126,9 @@ impl StoreBuilder {
                 self.capacity,
             ));
         }
+        if self.byte_budget == Some(0) {
+            return Err(Error::argument("the byte budget", "at least 1", 0));
+        }
         let mut uuid = [0; 16];
         rand::rngs::SysRng.try_fill_bytes(&mut uuid).map_err(|error| Error::Io {
             path: path.to_owned(),
@@ -134,7 +148,7 @@ impl StoreBuilder {
         };
         // What could not be opened is not created: a codec of the user's own may have impossible sizes.
         StoreHeader::decode(&header.encode())?;
-        let state = StoreState { next_seq: 1, ..StoreState::default() };
+        let state = StoreState { next_seq: 1, byte_budget: self.byte_budget, ..StoreState::default() };
         let state = frame::seal(&state, meta_place(header.uuid, STATE))?;
         file::create(path, &header, &image, &state)?;
         drop(image);
@@ -251,6 +265,7 @@ fn load(handle: &Handle, header: &StoreHeader, codec: &dyn Codec) -> Result<Live
                     code: record.code.len() as u32,
                     record: value.value().len() as u32,
                     error: record.error.get(),
+                    ..SlotSize::default()
                 };
                 batch.push((slot, occupant, size, record.code.to_vec()));
             }
@@ -265,6 +280,21 @@ fn load(handle: &Handle, header: &StoreHeader, codec: &dyn Codec) -> Result<Live
     // Sequence numbers must never repeat, whatever the state says.
     let highest = live.bank().iter().map(|(_, occupant)| occupant.seq).max().unwrap_or(0);
     live.set_state(StoreState { next_seq: state.next_seq.max(highest + 1), ..state });
+    let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
+    for entry in metadata.iter().map_err(storage("read metadata"))? {
+        let (slot, value) = entry.map_err(storage("read metadata"))?;
+        live.resize(slot.value(), |size| size.metadata += row_bytes(value.value().len()));
+    }
+    let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
+    for entry in keys.iter().map_err(storage("read the keys"))? {
+        let (key, slot) = entry.map_err(storage("read the keys"))?;
+        live.resize(slot.value(), |size| size.metadata += row_bytes(key.value().len()));
+    }
+    let residuals = transaction.open_table(RESIDUALS).map_err(storage("open a table"))?;
+    for entry in residuals.iter().map_err(storage("read the residuals"))? {
+        let (slot, value) = entry.map_err(storage("read the residuals"))?;
+        live.resize(slot.value(), |size| size.residual = row_bytes(value.value().len()));
+    }
     let counters = transaction.open_table(COUNTERS).map_err(storage("open a table"))?;
     for entry in counters.iter().map_err(storage("read the counts"))? {
         let (number, value) = entry.map_err(storage("read the counts"))?;

@@ -3,16 +3,18 @@
 use super::Inner;
 use super::counts::Taken;
 use super::guard::{guarded, is_fatal, storage};
-use super::live::SlotSize;
+use super::live::{Live, SlotSize, row_bytes};
 use super::memory::{Committed, Evicted};
 use super::tables::{
-    COUNTERS, KEYS, META, METADATA, SLOTS, STATE, counter_place, meta_place, metadata_place, slot_place,
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
+    residual_place, slot_place,
 };
 use super::transaction::Op;
 use crate::error::{Error, Result};
-use crate::policy::{AllPinned, Occupant, Placement, Planner};
+use crate::policy::{AllPinned, Held, Occupant, OverBudget, Placement, Planner, Relief, relieve};
 use apcm_format::{
-    MemoryId, SlotFlags, SlotKind, SlotMetadata, SlotRecord, StoreState, StoredReal, frame, limits,
+    MemoryId, ResidualRecord, SlotFlags, SlotKind, SlotMetadata, SlotRecord, StoreState, StoredReal, frame,
+    limits,
 };
 use redb::{ReadableTable, Table, WriteTransaction};
 use std::collections::{HashMap, HashSet};
@@ -28,6 +30,8 @@ struct Changes {
     occupants: HashMap<u32, Option<Occupant>>,
     /// Search vector and size of each slot that was written.
     written: HashMap<u32, (Vec<f32>, SlotSize)>,
+    /// Size of each slot that stays and gave something up.
+    resized: HashMap<u32, SlotSize>,
     reset: HashSet<u32>,
     taken: Taken,
     state: StoreState,
@@ -75,8 +79,9 @@ impl Inner {
         let bytes: usize = ops
             .iter()
             .map(|op| match op {
-                Op::Write { encoded, metadata_len, .. } => {
-                    encoded.code.len() + limits::SLOT_OVERHEAD_MAX + metadata_len + 256
+                Op::Write { encoded, residual, metadata_len, .. } => {
+                    let residual = residual.as_ref().map_or(0, |residual| residual.payload.len());
+                    encoded.code.len() + limits::SLOT_OVERHEAD_MAX + metadata_len + residual + 256
                 }
                 _ => 256,
             })
@@ -99,11 +104,13 @@ impl Inner {
         let mut planner = Planner::new(live.bank(), |slot| live.counts().get(slot));
         let mut done = Committed::default();
         let mut written = HashMap::new();
+        let mut resized = HashMap::new();
         // A commit without operations is a flush: with nothing pending it costs nothing.
         if ops.is_empty() && !live.counts().is_dirty() {
             return Ok(Changes {
                 occupants: HashMap::new(),
                 written,
+                resized,
                 reset: HashSet::new(),
                 taken: Taken::default(),
                 state,
@@ -122,8 +129,11 @@ impl Inner {
             }
             for op in ops {
                 match op {
-                    Op::Write { encoded, search, metadata, pinned, time_to_live, .. } => {
-                        let error = StoredReal::at_least(encoded.error * ROUNDING_MARGIN);
+                    Op::Write { encoded, residual, search, metadata, pinned, time_to_live, .. } => {
+                        let error_without = StoredReal::at_least(encoded.error * ROUNDING_MARGIN);
+                        let error = residual.as_ref().map_or(error_without, |residual| {
+                            StoredReal::at_least(residual.error * ROUNDING_MARGIN)
+                        });
                         let seq = state.next_seq;
                         state.next_seq += 1;
                         let expires_at = time_to_live.map(|seconds| now.saturating_add(seconds));
@@ -160,6 +170,7 @@ impl Inner {
                             flags: SlotFlags {
                                 pinned: occupant.pinned,
                                 without_predictor: encoded.without_predictor,
+                                residual: residual.is_some(),
                             },
                             seq,
                             written_at: now,
@@ -170,12 +181,13 @@ impl Inner {
                             norm: StoredReal::at_least(encoded.norm),
                             code: &encoded.code,
                         };
-                        let record_len = tables.write(slot, &record, &metadata)?;
-                        let size = SlotSize {
-                            code: encoded.code.len() as u32,
-                            record: record_len as u32,
-                            error: error.get(),
-                        };
+                        let kept = residual.as_ref().map(|residual| ResidualRecord {
+                            form: residual.form,
+                            seq,
+                            error_without,
+                            payload: &residual.payload,
+                        });
+                        let size = tables.write(slot, &record, &metadata, kept.as_ref())?;
                         written.insert(slot, (search, size));
                         done.ids.push(MemoryId { slot, seq });
                         done.errors.push(error.get());
@@ -205,6 +217,15 @@ impl Inner {
                     }
                 }
             }
+            if let Some(budget) = state.byte_budget {
+                let changed: u64 = written.values().map(|(_, size): &(_, SlotSize)| size.total()).sum();
+                // A cheap upper bound first: only a store near its budget is looked at slot by slot.
+                if live.stored() + changed > budget {
+                    let mut relieved =
+                        Relieved { live: &live, tables: &mut tables, state: &mut state, done: &mut done };
+                    relieved.run(&mut planner, &mut written, &mut resized, budget)?;
+                }
+            }
             let (occupants, reset) = planner.finish();
             let taken = live.counts().take(&reset);
             state.reads = state.reads.saturating_add(taken.reads);
@@ -223,12 +244,12 @@ impl Inner {
                 other => other,
             },
         )?;
-        Ok(Changes { occupants, written, reset, taken, state, done })
+        Ok(Changes { occupants, written, resized, reset, taken, state, done })
     }
 
     /// Makes memory agree with the disk. Nothing here can fail.
     fn swap_in(&self, changes: Changes) -> Committed {
-        let Changes { occupants, mut written, reset, taken, state, done } = changes;
+        let Changes { occupants, mut written, resized, reset, taken, state, done } = changes;
         let mut live = self.live.write();
         for (slot, occupant) in occupants {
             match (occupant, written.remove(&slot)) {
@@ -237,10 +258,87 @@ impl Inner {
                 (None, _) => live.empty(slot),
             }
         }
+        for (slot, size) in resized {
+            live.resize(slot, |old| *old = size);
+        }
         live.set_state(state);
         let high_water = live.bank().high_water();
         live.counts_mut().0.settle(taken, &reset, high_water);
         done
+    }
+}
+
+/// Brings a transaction under the byte budget.
+struct Relieved<'r, 'a> {
+    live: &'r Live,
+    tables: &'r mut Tables<'a>,
+    state: &'r mut StoreState,
+    done: &'r mut Committed,
+}
+
+impl Relieved<'_, '_> {
+    fn run<C: Fn(u32) -> u32>(
+        &mut self,
+        planner: &mut Planner<'_, C>,
+        written: &mut HashMap<u32, (Vec<f32>, SlotSize)>,
+        resized: &mut HashMap<u32, SlotSize>,
+        budget: u64,
+    ) -> Result<()> {
+        let size = |written: &HashMap<u32, (Vec<f32>, SlotSize)>, slot| {
+            written.get(&slot).map_or_else(|| self.live.size(slot), |(_, size)| *size)
+        };
+        let held = planner
+            .occupied()
+            .map(|(slot, occupant)| {
+                let size = size(written, slot);
+                Held {
+                    slot,
+                    count: planner.count(slot),
+                    seq: occupant.seq,
+                    residual: u64::from(size.residual),
+                    rest: size.total() - u64::from(size.residual),
+                    may_give: !occupant.pinned && !occupant.damaged,
+                    new: written.contains_key(&slot),
+                }
+            })
+            .collect();
+        let given =
+            relieve(held, budget).map_err(|OverBudget { needed }| Error::OverBudget { needed, budget })?;
+        for relief in given {
+            match relief {
+                Relief::Residual(slot) => {
+                    let Some((seq, size)) = self.tables.drop_residual(slot, size(written, slot))? else {
+                        continue;
+                    };
+                    let id = MemoryId { slot, seq };
+                    if let Some(at) = self.done.ids.iter().position(|&written| written == id) {
+                        self.done.errors[at] = size.error;
+                    }
+                    match written.get_mut(&slot) {
+                        Some((_, old)) => *old = size,
+                        None => {
+                            resized.insert(slot, size);
+                        }
+                    }
+                    self.state.residuals_dropped = self.state.residuals_dropped.saturating_add(1);
+                    self.done.residuals_dropped.push(id);
+                }
+                Relief::Memory(slot) => {
+                    let Some(victim) = planner.get(slot) else { continue };
+                    let count = planner.count(slot);
+                    let SlotMetadata { key, values } = self.tables.clear(slot)?;
+                    planner.remove(slot);
+                    written.remove(&slot);
+                    resized.remove(&slot);
+                    self.state.evictions = self.state.evictions.saturating_add(1);
+                    self.state.evictions_never_read =
+                        self.state.evictions_never_read.saturating_add(u64::from(count == 0));
+                    let id = MemoryId { slot, seq: victim.seq };
+                    self.done.evicted.push(Evicted { id, key, metadata: values, count });
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -259,6 +357,7 @@ struct Tables<'a> {
     counters: Table<'a, u32, &'static [u8]>,
     keys: Table<'a, &'static [u8], u32>,
     metadata: Table<'a, u32, &'static [u8]>,
+    residuals: Table<'a, u32, &'static [u8]>,
 }
 
 impl<'a> Tables<'a> {
@@ -270,6 +369,7 @@ impl<'a> Tables<'a> {
             counters: transaction.open_table(COUNTERS).map_err(storage("open a table"))?,
             keys: transaction.open_table(KEYS).map_err(storage("open a table"))?,
             metadata: transaction.open_table(METADATA).map_err(storage("open a table"))?,
+            residuals: transaction.open_table(RESIDUALS).map_err(storage("open a table"))?,
         })
     }
 
@@ -296,6 +396,7 @@ impl<'a> Tables<'a> {
     /// Takes a slot's memory out of every table; gives what was said about it.
     fn clear(&mut self, slot: u32) -> Result<SlotMetadata> {
         self.slots.remove(slot).map_err(storage("empty a slot"))?;
+        self.residuals.remove(slot).map_err(storage("empty a slot"))?;
         let place = metadata_place(self.inner.header.uuid, slot);
         let said = match self.metadata.remove(slot).map_err(storage("empty a slot"))? {
             None => Ok(SlotMetadata::default()),
@@ -319,20 +420,67 @@ impl<'a> Tables<'a> {
         Ok(metadata)
     }
 
-    /// Writes a slot's memory to every table; gives the length of its record.
-    fn write(&mut self, slot: u32, record: &SlotRecord<'_>, metadata: &SlotMetadata) -> Result<usize> {
+    /// Writes a slot's memory to every table; gives the bytes it takes.
+    fn write(
+        &mut self,
+        slot: u32,
+        record: &SlotRecord<'_>,
+        metadata: &SlotMetadata,
+        residual: Option<&ResidualRecord<'_>>,
+    ) -> Result<SlotSize> {
         let value = record.encode(slot_place(self.inner.header.uuid, slot))?;
         self.slots.insert(slot, value.as_slice()).map_err(storage("write a slot"))?;
+        let mut size = SlotSize {
+            code: record.code.len() as u32,
+            record: value.len() as u32,
+            error: record.error.get(),
+            ..SlotSize::default()
+        };
+        match residual {
+            Some(residual) => {
+                let value = residual.encode(residual_place(self.inner.header.uuid, slot))?;
+                self.residuals.insert(slot, value.as_slice()).map_err(storage("write a residual"))?;
+                size.residual = row_bytes(value.len());
+            }
+            None => {
+                self.residuals.remove(slot).map_err(storage("write a residual"))?;
+            }
+        }
         if let Some(key) = &metadata.key {
             self.keys.insert(key.as_slice(), slot).map_err(storage("write a key"))?;
+            size.metadata += row_bytes(key.len());
         }
         if *metadata == SlotMetadata::default() {
             self.metadata.remove(slot).map_err(storage("write metadata"))?;
         } else {
             let value = frame::seal(metadata, metadata_place(self.inner.header.uuid, slot))?;
             self.metadata.insert(slot, value.as_slice()).map_err(storage("write metadata"))?;
+            size.metadata += row_bytes(value.len());
         }
-        Ok(value.len())
+        Ok(size)
+    }
+
+    /// Drops a slot's residual: its memory stays, with the error of its code. None where there is nothing to drop.
+    fn drop_residual(&mut self, slot: u32, size: SlotSize) -> Result<Option<(u64, SlotSize)>> {
+        let uuid = self.inner.header.uuid;
+        // A damaged residual cannot say how good the code is without it: then that is not known.
+        let unknown = StoredReal::at_least(f32::INFINITY);
+        let error = match self.residuals.remove(slot).map_err(storage("drop a residual"))? {
+            None => unknown,
+            Some(value) => ResidualRecord::decode(value.value(), residual_place(uuid, slot))
+                .map_or(unknown, |residual| residual.error_without),
+        };
+        let (seq, changed) = {
+            let Some(value) = self.slots.get(slot).map_err(storage("look up a slot"))? else {
+                return Ok(None);
+            };
+            let mut record = self.inner.slot_record(slot, value.value())?;
+            record.flags.residual = false;
+            record.error = error;
+            (record.seq, record.encode(slot_place(uuid, slot))?)
+        };
+        self.slots.insert(slot, changed.as_slice()).map_err(storage("write a slot"))?;
+        Ok(Some((seq, SlotSize { residual: 0, error: error.get(), ..size })))
     }
 
     fn pin(&mut self, slot: u32, pinned: bool) -> Result<()> {

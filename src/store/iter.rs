@@ -104,6 +104,11 @@ impl Entry<'_> {
         self.stored.code.len()
     }
 
+    /// Bytes of what is kept beside its code; 0 where the code is all.
+    pub fn residual_len(&self) -> usize {
+        self.stored.residual.as_ref().map_or(0, Vec::len)
+    }
+
     /// How often it was read.
     pub fn count(&self) -> u32 {
         self.count
@@ -138,7 +143,7 @@ impl Entry<'_> {
     /// As [`record`](Self::record).
     pub fn records(entries: &[Self]) -> Result<Option<Records>> {
         let Some(first) = entries.first() else { return Ok(None) };
-        let codes: Vec<_> = entries.iter().map(|entry| entry.stored.code()).collect();
-        first.inner.codec.decode(&codes).map(Some)
+        let stored: Vec<&Stored> = entries.iter().map(|entry| &entry.stored).collect();
+        first.inner.decode_all(&stored).map(Some)
     }
 }

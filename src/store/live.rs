@@ -12,15 +12,38 @@ pub(super) struct SlotSize {
     pub(super) code: u32,
     /// Bytes of the slot record.
     pub(super) record: u32,
+    /// Bytes of its metadata and its key's row.
+    pub(super) metadata: u32,
+    /// Bytes of its residual; 0 for none.
+    pub(super) residual: u32,
     /// Measured error.
     pub(super) error: f32,
+}
+
+/// Beside its record a slot has a key in `slots` and a count in `counters`, four bytes each.
+const BESIDE: u64 = 8;
+
+/// Bytes of a row: its value, or its key, and the four bytes of the slot on the other side.
+pub(super) fn row_bytes(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX).saturating_add(4)
+}
+
+impl SlotSize {
+    /// Bytes of everything stored for the slot.
+    pub(super) fn total(&self) -> u64 {
+        match self.record {
+            0 => 0,
+            record => u64::from(record) + u64::from(self.metadata) + u64::from(self.residual) + BESIDE,
+        }
+    }
 }
 
 /// Sums over the occupied slots.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sums {
     pub(super) code_bytes: u64,
-    pub(super) slot_bytes: u64,
+    pub(super) stored_bytes: u64,
+    pub(super) residuals: u32,
     pub(super) error: f64,
     pub(super) damaged: u32,
 }
@@ -32,6 +55,8 @@ pub(super) struct Live {
     scan: ScanMatrix,
     counts: Counts,
     sizes: Vec<SlotSize>,
+    /// Sum of all sizes.
+    stored: u64,
     state: StoreState,
 }
 
@@ -42,6 +67,7 @@ impl Live {
             scan: ScanMatrix::new(search_dims),
             counts: Counts::default(),
             sizes: Vec::new(),
+            stored: 0,
             state,
         }
     }
@@ -90,7 +116,7 @@ impl Live {
         if slot as usize >= self.sizes.len() {
             self.sizes.resize(slot as usize + 1, SlotSize::default());
         }
-        self.sizes[slot as usize] = size;
+        self.resize(slot, |old| *old = size);
         self.counts.grow(self.bank.high_water());
     }
 
@@ -103,8 +129,25 @@ impl Live {
     pub(super) fn empty(&mut self, slot: u32) {
         self.bank.set(slot, None);
         self.scan.clear(slot);
+        self.resize(slot, |size| *size = SlotSize::default());
+    }
+
+    /// Bytes of everything stored for all slots together.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// What is stored for a slot.
+    pub(super) fn size(&self, slot: u32) -> SlotSize {
+        self.sizes.get(slot as usize).copied().unwrap_or_default()
+    }
+
+    /// Changes what is known of what a slot stores.
+    pub(super) fn resize(&mut self, slot: u32, change: impl FnOnce(&mut SlotSize)) {
         if let Some(size) = self.sizes.get_mut(slot as usize) {
-            *size = SlotSize::default();
+            self.stored -= size.total();
+            change(size);
+            self.stored += size.total();
         }
     }
 
@@ -124,7 +167,8 @@ impl Live {
         for (slot, occupant) in self.bank.iter() {
             let size = self.sizes.get(slot as usize).copied().unwrap_or_default();
             sums.code_bytes += u64::from(size.code);
-            sums.slot_bytes += u64::from(size.record);
+            sums.stored_bytes += size.total();
+            sums.residuals += u32::from(size.residual > 0);
             sums.error += f64::from(size.error);
             sums.damaged += u32::from(occupant.damaged);
         }

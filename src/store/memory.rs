@@ -1,5 +1,6 @@
 //! What the store gives back, and what may be said about a memory when it goes in.
 
+use crate::codec::Fidelity;
 use crate::record::Record;
 use crate::summary::ErrorSummary;
 use apcm_format::{MemoryId, Metadata, RecordShape};
@@ -61,6 +62,8 @@ pub struct Attributes {
     pub pinned: bool,
     /// How long it counts as occupied; for ever, if nothing is said.
     pub time_to_live: Option<Duration>,
+    /// How well the record is to be kept.
+    pub fidelity: Fidelity,
 }
 
 impl Attributes {
@@ -73,6 +76,12 @@ impl Attributes {
     /// Makes it never a victim.
     pub fn pinned(mut self) -> Self {
         self.pinned = true;
+        self
+    }
+
+    /// Keeps the record better than its code does.
+    pub fn with_fidelity(mut self, fidelity: Fidelity) -> Self {
+        self.fidelity = fidelity;
         self
     }
 
@@ -113,6 +122,8 @@ pub struct Put {
     pub error: f32,
     /// Who made room for it.
     pub evicted: Vec<Evicted>,
+    /// Whose residuals made room for it: those memories stay, with the error of their codes.
+    pub residuals_dropped: Vec<MemoryId>,
 }
 
 /// What a transaction did.
@@ -125,6 +136,8 @@ pub struct Committed {
     pub errors: Vec<f32>,
     /// Who made room, in the order they left.
     pub evicted: Vec<Evicted>,
+    /// Whose residuals made room: those memories stay, with the error of their codes.
+    pub residuals_dropped: Vec<MemoryId>,
     /// How many memories were removed on request.
     pub removed: usize,
 }
@@ -145,10 +158,18 @@ pub struct Stats {
     pub damaged: u32,
     /// Bytes of a code, averaged over the occupied slots.
     pub code_bytes: f64,
-    /// Bytes of everything stored for a slot (code, header, checksums, count, keys, metadata), averaged.
+    /// Bytes of everything stored for a slot (code, header, checksums, count, keys, metadata, residual), averaged.
     pub slot_bytes: f64,
     /// Axes of a record.
     pub record_shape: Vec<usize>,
+    /// Memories that are kept better than their codes: bounded or lossless.
+    pub residuals: u32,
+    /// Bytes of everything stored for all slots together: what a byte budget counts.
+    pub stored_bytes: u64,
+    /// The store's byte budget, if it has one.
+    pub byte_budget: Option<u64>,
+    /// Residuals that left because the store was over its budget.
+    pub residuals_dropped: u64,
     /// Length of the store's file.
     pub file_bytes: u64,
     /// Measured error, averaged over the readable slots.

@@ -37,11 +37,10 @@ use flusher::Flusher;
 use guard::{guarded, storage};
 use live::Live;
 use parking_lot::{Mutex, RwLock};
-use redb::ReadableTableMetadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tables::{COUNTERS, KEYS, META, METADATA, SLOTS, meta_place};
+use tables::{COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, meta_place};
 
 /// Seconds since 1970, as the store sees them.
 pub(crate) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -387,21 +386,11 @@ impl Inner {
 
     fn stats(&self) -> Result<Stats> {
         let file_bytes = std::fs::metadata(&self.path).map_err(Error::io(&self.path))?.len();
-        let (metadata_bytes, key_count) = self.reading("count what is stored", || {
-            let transaction = self.handle.begin_read()?;
-            let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
-            let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
-            let stored = metadata.stats().map_err(storage("count metadata"))?.stored_bytes()
-                + keys.stats().map_err(storage("count keys"))?.stored_bytes();
-            Ok((stored, keys.len().map_err(storage("count keys"))?))
-        })?;
-        debug_assert!(key_count <= u64::from(self.header.capacity));
         let live = self.live.read();
         let sums = live.sums();
         let readable = f64::from(live.bank().occupied() - sums.damaged).max(1.0);
         let occupied = live.bank().occupied();
-        // Beside its record a slot has a key in `slots` and a count in `counters`, four bytes each.
-        let slot_bytes = (sums.slot_bytes + metadata_bytes) as f64 / f64::from(occupied).max(1.0) + 8.0;
+        let slot_bytes = sums.stored_bytes as f64 / f64::from(occupied).max(1.0);
         let info = self.codec.info();
         Ok(Stats {
             capacity: self.header.capacity,
@@ -412,6 +401,10 @@ impl Inner {
             code_bytes: sums.code_bytes as f64 / readable,
             slot_bytes: if occupied == 0 { 0.0 } else { slot_bytes },
             record_shape: self.header.shape.dims(),
+            residuals: sums.residuals,
+            stored_bytes: sums.stored_bytes,
+            byte_budget: live.state().byte_budget,
+            residuals_dropped: live.state().residuals_dropped,
             file_bytes,
             mean_error: sums.error / readable,
             errors: ErrorSummary::of(&live.errors()),
@@ -435,6 +428,7 @@ fn create_tables(transaction: &redb::WriteTransaction) -> Result<()> {
     transaction.open_table(COUNTERS).map_err(storage("create a table"))?;
     transaction.open_table(KEYS).map_err(storage("create a table"))?;
     transaction.open_table(METADATA).map_err(storage("create a table"))?;
+    transaction.open_table(RESIDUALS).map_err(storage("create a table"))?;
     Ok(())
 }
 

@@ -3,12 +3,13 @@
 use super::flusher::BUMPS_MAX;
 use super::guard::storage;
 use super::memory::Memory;
-use super::tables::{KEYS, METADATA, SLOTS, metadata_place, slot_place};
+use super::tables::{KEYS, METADATA, RESIDUALS, SLOTS, metadata_place, residual_place, slot_place};
 use super::{Inner, check_key};
 use crate::codec::StoredCode;
+use crate::codec::fidelity::restore;
 use crate::error::{Error, Result};
 use crate::record::{Record, Records};
-use apcm_format::{DecodeError, MemoryId, SlotMetadata, SlotRecord, frame};
+use apcm_format::{DecodeError, MemoryId, ResidualRecord, SlotMetadata, SlotRecord, frame};
 use redb::ReadTransaction;
 
 /// A slot's stored form, copied out of the database: guards pin pages and are never handed on.
@@ -23,6 +24,8 @@ pub(super) struct Stored {
     pub(super) error: f32,
     pub(super) norm: f32,
     pub(super) metadata: SlotMetadata,
+    /// Its residual's stored bytes, not yet looked at.
+    pub(super) residual: Option<Vec<u8>>,
 }
 
 impl Stored {
@@ -146,6 +149,7 @@ impl Inner {
             return Ok(None);
         }
         let metadata = self.metadata(transaction, slot)?;
+        let residual = if record.flags.residual { self.residual(transaction, slot)? } else { None };
         Ok(Some(Stored {
             id: MemoryId { slot, seq: record.seq },
             code: record.code.to_vec(),
@@ -156,6 +160,7 @@ impl Inner {
             error: record.error.get(),
             norm: record.norm.get(),
             metadata,
+            residual,
         }))
     }
 
@@ -173,10 +178,43 @@ impl Inner {
         }
     }
 
+    fn residual(&self, transaction: &ReadTransaction, slot: u32) -> Result<Option<Vec<u8>>> {
+        let table = transaction.open_table(RESIDUALS).map_err(storage("open a table"))?;
+        match table.get(slot).map_err(storage("look up a residual"))? {
+            Some(value) => Ok(Some(value.value().to_vec())),
+            None => Err(corrupt_residual(
+                slot,
+                DecodeError::Truncated { what: "a residual", needed: 1, found: 0 },
+            )),
+        }
+    }
+
     pub(super) fn decode(&self, stored: &Stored) -> Result<Record> {
-        let records =
-            self.codec.decode(&[stored.code()]).map_err(|error| corrupt_code(stored.id.slot, error))?;
-        Ok(records.get(0))
+        Ok(self.decode_all(&[stored])?.get(0))
+    }
+
+    /// Decodes memories in one go, each with its residual.
+    pub(super) fn decode_all(&self, all: &[&Stored]) -> Result<Records> {
+        let codes: Vec<StoredCode<'_>> = all.iter().map(|stored| stored.code()).collect();
+        let slot = all.first().map_or(0, |stored| stored.id.slot);
+        let mut records = self.codec.decode(&codes).map_err(|error| corrupt_code(slot, error))?;
+        for (index, stored) in all.iter().enumerate() {
+            let Some(bytes) = &stored.residual else { continue };
+            let slot = stored.id.slot;
+            let residual = ResidualRecord::decode(bytes, residual_place(self.header.uuid, slot))
+                .map_err(|cause| corrupt_residual(slot, cause))?;
+            if residual.seq != stored.id.seq {
+                let what = "the write that a residual belongs to";
+                return Err(corrupt_residual(slot, DecodeError::Invalid { what, found: residual.seq }));
+            }
+            restore(residual.form, residual.payload, records.row_mut(index)).map_err(
+                |error| match error {
+                    Error::Format(cause) => corrupt_residual(slot, cause),
+                    other => other,
+                },
+            )?;
+        }
+        Ok(records)
     }
 
     /// Counts an access: the store's total always, the memory's own count if it is still there. Read-only handles
@@ -198,6 +236,10 @@ pub(super) fn vanished(slot: u32) -> Error {
     let cause =
         DecodeError::Invalid { what: "a slot that was there when the store was opened", found: slot.into() };
     Error::Corrupt { what: format!("slot {slot}"), cause }
+}
+
+fn corrupt_residual(slot: u32, cause: DecodeError) -> Error {
+    Error::Corrupt { what: format!("the residual of slot {slot}"), cause }
 }
 
 /// A code that passed its checksum and that the codec refuses all the same.

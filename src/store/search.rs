@@ -3,7 +3,7 @@
 use super::Inner;
 use super::guard::storage;
 use super::memory::Hit;
-use super::read::{Stored, corrupt_code, vanished};
+use super::read::{Stored, vanished};
 use super::tables::{METADATA, metadata_place};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -187,9 +187,8 @@ impl<'a> Search<'a> {
 
     fn hits(&self, found: Vec<(Stored, f32)>) -> Result<Vec<Hit>> {
         let records = if self.records && !found.is_empty() {
-            let codes: Vec<_> = found.iter().map(|(stored, _)| stored.code()).collect();
-            let decoded = self.inner.codec.decode(&codes);
-            Some(decoded.map_err(|error| corrupt_code(found[0].0.id.slot, error))?)
+            let stored: Vec<&Stored> = found.iter().map(|(stored, _)| stored).collect();
+            Some(self.inner.decode_all(&stored)?)
         } else {
             None
         };

@@ -16,6 +16,9 @@ pub(super) const KEYS: TableDefinition<'static, &[u8], u32> = TableDefinition::n
 /// Slot to framed key and values.
 pub(super) const METADATA: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("metadata");
 
+/// Slot to what its fidelity tier adds.
+pub(super) const RESIDUALS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("residuals");
+
 /// Name of the header in `meta`.
 pub(super) const HEADER: &str = "header";
 /// Name of the state in `meta`.
@@ -36,6 +39,10 @@ pub(super) fn counter_place(store: StoreUuid, chunk: u32) -> Place {
 
 pub(super) fn metadata_place(store: StoreUuid, slot: u32) -> Place {
     Place::numbered(store, Table::Metadata, slot.into())
+}
+
+pub(super) fn residual_place(store: StoreUuid, slot: u32) -> Place {
+    Place::numbered(store, Table::Residuals, slot.into())
 }
 
 pub(super) fn codec_place(store: StoreUuid, key: u64) -> Place {

@@ -3,7 +3,8 @@
 use super::memory::{Attributes, Committed, Put};
 use super::tables::metadata_place;
 use super::{Inner, check_key};
-use crate::codec::Encoded;
+use crate::codec::fidelity::{Residual, residuals};
+use crate::codec::{Encoded, Fidelity, mean_record};
 use crate::error::{Error, Result};
 use crate::record::{Record, Records, check_shape};
 use apcm_format::{IngestPosition, MemoryId, SlotMetadata, frame, limits};
@@ -18,6 +19,7 @@ pub(super) enum Op {
     /// A record, with its key if it has one.
     Write {
         encoded: Encoded,
+        residual: Option<Residual>,
         search: Vec<f32>,
         metadata: SlotMetadata,
         metadata_len: usize,
@@ -115,7 +117,7 @@ impl<'a> Transaction<'a> {
         self.inner.handle.writable()?;
         check_shape(self.inner.header.shape, records.shape())?;
         let encoded = self.inner.codec.encode(records)?;
-        self.stage(encoded, attributes)
+        self.stage(records, encoded, attributes)
     }
 
     /// Stages the mean of a batch as one record.
@@ -130,7 +132,7 @@ impl<'a> Transaction<'a> {
         self.inner.handle.writable()?;
         check_shape(self.inner.header.shape, batch.shape())?;
         let encoded = self.inner.codec.encode_mean(batch)?;
-        self.stage(vec![encoded], vec![(None, attributes)])
+        self.stage(&mean_record(batch)?, vec![encoded], vec![(None, attributes)])
     }
 
     /// Stages the removal of the memory with this key, if there is one at commit.
@@ -182,14 +184,20 @@ impl<'a> Transaction<'a> {
 
     /// Commits a transaction of one record.
     pub(super) fn commit_one(self) -> Result<Put> {
-        let Committed { ids, errors, evicted, .. } = self.commit()?;
+        let Committed { ids, errors, evicted, residuals_dropped, .. } = self.commit()?;
         match (ids.first(), errors.first()) {
-            (Some(&id), Some(&error)) => Ok(Put { id, error, evicted }),
+            (Some(&id), Some(&error)) => Ok(Put { id, error, evicted, residuals_dropped }),
             _ => Err(Error::argument("a transaction of one", "one record", "none")),
         }
     }
 
-    fn stage(&mut self, encoded: Vec<Encoded>, attributes: Vec<(Option<Vec<u8>>, Attributes)>) -> Result<()> {
+    /// `records` are what the codes stand for, and what residuals bring back.
+    fn stage(
+        &mut self,
+        records: &Records,
+        encoded: Vec<Encoded>,
+        attributes: Vec<(Option<Vec<u8>>, Attributes)>,
+    ) -> Result<()> {
         if let Some(long) = encoded.iter().find(|encoded| encoded.code.len() > limits::CODE_LEN_MAX) {
             return Err(Error::argument(
                 "the length of a code",
@@ -208,6 +216,9 @@ impl<'a> Transaction<'a> {
                 format!("{} and {}", encoded.len(), vectors.len()),
             ));
         }
+        let wanted: Vec<Fidelity> = attributes.iter().map(|(_, attributes)| attributes.fidelity).collect();
+        wanted.iter().try_for_each(|fidelity| fidelity.check())?;
+        let residuals = residuals(self.inner.codec.as_ref(), records, &encoded, &wanted)?;
         // Sealed here to see that it can be: one bad value must not fail a whole commit.
         let sealed = attributes
             .iter()
@@ -225,17 +236,19 @@ impl<'a> Transaction<'a> {
                 })
             })
             .collect::<Result<Vec<usize>>>()?;
-        for (((encoded, search), (key, attributes)), metadata_len) in
-            encoded.into_iter().zip(vectors.chunks_exact(dims)).zip(attributes).zip(sealed)
+        let coded = encoded.into_iter().zip(residuals).zip(vectors.chunks_exact(dims));
+        for ((((encoded, residual), search), (key, attributes)), metadata_len) in
+            coded.zip(attributes).zip(sealed)
         {
             if let Some(key) = &key {
                 self.keys.insert(key.clone(), true);
             }
-            let Attributes { metadata: values, pinned, time_to_live } = attributes;
+            let Attributes { metadata: values, pinned, time_to_live, fidelity: _ } = attributes;
             let seconds =
                 |time: std::time::Duration| u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX);
             self.ops.push(Op::Write {
                 encoded,
+                residual,
                 search: search.to_vec(),
                 metadata: SlotMetadata { key, values },
                 metadata_len,

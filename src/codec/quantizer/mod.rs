@@ -9,6 +9,7 @@ mod bits;
 mod entropy;
 mod k_means;
 mod lloyd_max;
+pub(crate) mod range;
 mod residual;
 mod scalar;
 mod spec;

@@ -3,8 +3,9 @@
 use super::Coded;
 use super::charts::Chart;
 use super::context::{CLASSES, Context, EXPECTED_MAX, UNIT};
-use super::tables::{BUCKETS, Model, PRECISION, Tables, escape_order, frequencies, half_of};
+use super::tables::{BUCKETS, Model, Tables, escape_order, half_of};
 use super::trellis::{next_state, point, quantizer_of};
+use crate::codec::quantizer::range::{PRECISION, frequencies};
 
 /// Weight of the older table beside what was counted, and of the pooled classes beside a class of its own.
 const OLDER: f64 = 2.0;

@@ -9,7 +9,6 @@
 //! quarter octaves a record's step differs, where a cap or a fixed length demands it.
 
 mod charts;
-mod coder;
 mod context;
 mod cost;
 mod counts;
@@ -20,13 +19,13 @@ mod tables;
 mod trellis;
 pub(crate) mod water;
 
+use super::range::{Categorical, Reader, Writer, bits_of, categorical};
 use super::spec::counted_bytes;
 use charts::{BLOCK, Charts, View};
-use coder::{Reader, Writer};
 use context::Context;
 use cost::{COARSER, CostTable};
 use rayon::prelude::*;
-use tables::{Categorical, Tables, bits_of, categorical};
+use tables::Tables;
 use trellis::{INDEX_MAX, Search, next_state, point, quantizer_of};
 
 pub(crate) use fit::Data;
@@ -244,13 +243,7 @@ impl Entropy {
             } else {
                 writer.put(2 * half as usize + 1, model.categorical().as_view());
                 writer.put_bits(u32::from(index < 0), 1);
-                // Exp-Golomb: the length in unary, the leading one implied, then the low bits as they are.
-                let (order, beyond) = (model.escape_order(), index.unsigned_abs() - half as u32 - 1);
-                let high = (beyond >> order) + 1;
-                let prefix = high.ilog2();
-                writer.put_bits((1 << prefix) - 1, prefix + 1);
-                writer.put_bits(high - (1 << prefix), prefix);
-                writer.put_bits(beyond & ((1 << order) - 1), order);
+                writer.put_exp_golomb(index.unsigned_abs() - half as u32 - 1, model.escape_order());
             }
             context = context.after(point(quantizer, index).unsigned_abs(), self.tables.expected[bucket]);
             state = next_state(state, index);
@@ -278,16 +271,7 @@ impl Entropy {
                 symbol - half
             } else {
                 let negative = reader.take_bits(1)? == 1;
-                let mut prefix = 0;
-                while reader.take_bits(1)? == 1 {
-                    prefix += 1;
-                    if 1 << prefix > INDEX_MAX {
-                        return None;
-                    }
-                }
-                let high = (1 << prefix) + reader.take_bits(prefix)?;
-                let order = model.escape_order();
-                let beyond = ((high - 1) << order) | reader.take_bits(order)?;
+                let beyond = reader.take_exp_golomb(model.escape_order())?;
                 let magnitude = half + 1 + i32::try_from(beyond).ok().filter(|&b| b <= 2 * INDEX_MAX)?;
                 if negative { -magnitude } else { magnitude }
             };

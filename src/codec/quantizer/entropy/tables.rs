@@ -6,19 +6,14 @@
 
 use super::context::{CLASSES, UNIT};
 use super::trellis::point;
-use constriction::stream::model::ContiguousCategoricalEntropyModel;
+use crate::codec::quantizer::range::{Categorical, bits_of, categorical, frequencies};
 
-/// Bits of a frequency.
-pub(super) const PRECISION: usize = 15;
 /// Buckets, a quarter octave each.
 pub(super) const BUCKETS: usize = 48;
 /// Octaves below a deviation of one step at which bucket 0 begins.
 const OCTAVES_BELOW: i32 = 4;
 /// Most symbols either side of zero.
 const HALF_MAX: i32 = 60;
-
-/// Frequencies as the range coder takes them.
-pub(super) type Categorical = ContiguousCategoricalEntropyModel<u16, Vec<u16>, PRECISION>;
 
 /// The bucket of a ratio of deviation to step. Only fitting asks: codecs store buckets.
 pub(super) fn bucket_of(ratio: f64) -> u8 {
@@ -90,28 +85,6 @@ impl Model {
     }
 }
 
-/// A categorical distribution of frequencies that add up to one; none where they do not.
-pub(super) fn categorical(frequencies: &[u16]) -> Option<Categorical> {
-    Categorical::from_nonzero_fixed_point_probabilities(frequencies, false).ok()
-}
-
-/// Bits that a frequency costs.
-pub(super) fn bits_of(frequency: u16) -> f32 {
-    PRECISION as f32 - f32::from(frequency).log2()
-}
-
-/// Whole frequencies in proportion to weights, none of them zero, `1 << PRECISION` in all.
-pub(super) fn frequencies(weights: &[f64]) -> Vec<u16> {
-    let total: f64 = weights.iter().sum();
-    let room = f64::from((1_u32 << PRECISION) - weights.len() as u32);
-    let mut whole: Vec<u32> =
-        weights.iter().map(|weight| 1 + (weight / total * room).floor().max(0.0) as u32).collect();
-    let left = (1_u32 << PRECISION) - whole.iter().sum::<u32>();
-    let largest = (0..whole.len()).rev().max_by_key(|&symbol| whole[symbol]).unwrap_or(0);
-    whole[largest] += left;
-    whole.into_iter().map(|frequency| frequency as u16).collect()
-}
-
 /// All tables of a codec.
 #[derive(Debug, Clone)]
 pub(super) struct Tables {
@@ -169,14 +142,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frequencies_are_whole_never_zero_and_add_up() {
-        for weights in [vec![1.0, 1e-12, 3.0, 0.0], vec![0.0, 0.0, 0.0, 1.0], vec![1.0; 122]] {
-            let whole = frequencies(&weights);
-            assert!(whole.iter().all(|&frequency| frequency > 0));
-            assert_eq!(whole.iter().map(|&f| u32::from(f)).sum::<u32>(), 1 << PRECISION);
-        }
-        let tables = Tables::laplacian();
-        assert_eq!(tables.models.len(), BUCKETS * CLASSES * 2);
+    fn every_bucket_class_and_quantizer_has_a_table() {
+        assert_eq!(Tables::laplacian().models.len(), BUCKETS * CLASSES * 2);
         assert!(Model::new(vec![1, 2, 3, 4], 0).is_none());
     }
 

@@ -1,0 +1,208 @@
+//! A quantized difference to the reconstruction, as coarse as a bound allows.
+//!
+//! ```text
+//! 0       which of 32 two-sided geometric distributions
+//! 1..5    step, f32
+//! ..      one index a value, range coded
+//! ```
+//! The difference is taken in the record's own space, where the quantizer's error is the record's error. A dead zone
+//! keeps what is small at zero, so that a bound a little below the code's own error costs little.
+
+use super::malformed;
+use crate::codec::error_and_norm;
+use crate::codec::quantizer::range::{Categorical, Reader, Writer, bits_of, categorical, frequencies};
+use crate::error::Result;
+
+/// What another backend or batch size may move a reconstruction by, as a share of its largest value; each value by at
+/// most this, so the root mean square too. Tested as the codecs' device tolerance.
+const BACKEND_MARGIN: f64 = 1e-4;
+/// Rounding of the sum, and of the error's two stored bytes.
+const ROUNDING: f64 = 1.01;
+/// Distributions to choose from.
+const SHAPES: u8 = 32;
+/// Symbols either side of zero; what is larger is escaped.
+const HALF: i32 = 20;
+/// An index counts from this share of a step beyond its lower neighbour on.
+const ROUND_UP_AT: f64 = 0.62;
+const INDEX_MAX: f64 = (1 << 24) as f64;
+const BISECTIONS: usize = 30;
+
+pub(super) enum Packed {
+    /// The code alone keeps the bound.
+    Unneeded,
+    Payload(Vec<u8>),
+    /// The margin alone is more than the bound.
+    OutOfReach,
+}
+
+pub(super) fn pack(record: &[f32], decoded: &[f32], bound: f32) -> Packed {
+    let largest = decoded.iter().fold(0.0_f64, |largest, &x| largest.max(f64::from(x).abs()));
+    let margin = BACKEND_MARGIN * largest;
+    // Errors of two sources add up at most by their roots.
+    let allowed = f64::from(bound).sqrt() / ROUNDING - margin;
+    if error_and_norm(record, decoded).0.sqrt() <= allowed {
+        return Packed::Unneeded;
+    }
+    if allowed <= margin {
+        return Packed::OutOfReach;
+    }
+    let differences: Vec<f64> =
+        record.iter().zip(decoded).map(|(&x, &y)| f64::from(x) - f64::from(y)).collect();
+    let reach = differences.iter().fold(0.0_f64, |reach, d| reach.max(d.abs()));
+    let keeps = |step: f32| {
+        let squared: f64 =
+            differences.iter().map(|d| (d - f64::from(index(*d, step)) * f64::from(step)).powi(2)).sum();
+        (squared / differences.len() as f64).sqrt() <= allowed
+    };
+    // A uniform quantizer with this dead zone errs by less than a step, so this one keeps the bound.
+    let (mut low, mut high) = (allowed as f32, (reach as f32).max(allowed as f32));
+    for _ in 0..BISECTIONS {
+        let middle = 0.5 * (low + high);
+        if keeps(middle) { low = middle } else { high = middle }
+    }
+    if low <= 0.0 || reach / f64::from(low) > INDEX_MAX || !keeps(low) {
+        return Packed::OutOfReach;
+    }
+    let indices: Vec<i32> = differences.iter().map(|&difference| index(difference, low)).collect();
+    let cheapest = (0..SHAPES).min_by(|&a, &b| bits(a, &indices).total_cmp(&bits(b, &indices)));
+    let shape = cheapest.unwrap_or(0);
+    let Some(model) = model(shape) else { return Packed::OutOfReach };
+    let mut writer = Writer::default();
+    for &index in &indices {
+        if index.abs() <= HALF {
+            writer.put((index + HALF) as usize, model.as_view());
+        } else {
+            writer.put(2 * HALF as usize + 1, model.as_view());
+            writer.put_bits(u32::from(index < 0), 1);
+            writer.put_exp_golomb(index.unsigned_abs() - HALF as u32 - 1, 2);
+        }
+    }
+    let mut payload = vec![shape];
+    payload.extend(low.to_le_bytes());
+    payload.extend(writer.finish());
+    Packed::Payload(payload)
+}
+
+/// Adds a packed difference.
+pub(super) fn add(payload: &[u8], decoded: &mut [f32]) -> Result<()> {
+    let (&shape, rest) = payload.split_first().ok_or_else(|| malformed("it is empty"))?;
+    let (step, code) = rest.split_first_chunk::<4>().ok_or_else(|| malformed("its step is cut short"))?;
+    let step = f32::from_le_bytes(*step);
+    if shape >= SHAPES || !(step > 0.0 && step.is_finite()) {
+        return Err(malformed("its shape or its step is impossible"));
+    }
+    let model = model(shape).ok_or_else(|| malformed("its shape is impossible"))?;
+    let mut reader = Reader::new(code);
+    for value in decoded {
+        let symbol = reader.take(model.as_view()).ok_or_else(|| malformed("an index is impossible"))? as i32;
+        let index = if symbol <= 2 * HALF {
+            symbol - HALF
+        } else {
+            let negative = reader.take_bits(1).ok_or_else(|| malformed("an index is impossible"))? == 1;
+            let beyond = reader.take_exp_golomb(2).ok_or_else(|| malformed("an index is impossible"))?;
+            let magnitude = HALF + 1 + beyond as i32;
+            if negative { -magnitude } else { magnitude }
+        };
+        *value = (f64::from(*value) + f64::from(index) * f64::from(step)) as f32;
+        if !value.is_finite() {
+            return Err(malformed("a value is not finite"));
+        }
+    }
+    Ok(())
+}
+
+fn index(difference: f64, step: f32) -> i32 {
+    let magnitude = (difference.abs() / f64::from(step) + (1.0 - ROUND_UP_AT)).floor().min(INDEX_MAX);
+    if difference < 0.0 { -(magnitude as i32) } else { magnitude as i32 }
+}
+
+/// Two-sided geometric: each index further from zero is less likely by one factor. Multiplications and divisions only,
+/// which are the same everywhere.
+fn weights(shape: u8) -> Vec<u16> {
+    let factor = (f64::from(shape) + 1.0).powi(2) / f64::from(SHAPES + 1).powi(2);
+    let mut falling = vec![1.0];
+    for k in 0..HALF as usize {
+        falling.push(falling[k] * factor);
+    }
+    let escape = falling[HALF as usize] * factor + 1e-6;
+    let both = (0..=2 * HALF).map(|symbol| falling[(symbol - HALF).unsigned_abs() as usize]);
+    frequencies(&both.chain([escape]).collect::<Vec<_>>())
+}
+
+fn model(shape: u8) -> Option<Categorical> {
+    categorical(&weights(shape))
+}
+
+/// About what indices cost under a shape.
+fn bits(shape: u8, indices: &[i32]) -> f32 {
+    let frequencies = weights(shape);
+    let cost = |&index: &i32| {
+        if index.abs() <= HALF {
+            bits_of(frequencies[(index + HALF) as usize])
+        } else {
+            bits_of(frequencies[2 * HALF as usize + 1]) + 2.0 * (index.unsigned_abs() as f32).log2()
+        }
+    };
+    indices.iter().map(cost).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(seed: usize) -> (Vec<f32>, Vec<f32>) {
+        let record: Vec<f32> = (0..300).map(|i| ((i * 37 + seed) % 101) as f32 / 100.0).collect();
+        let decoded =
+            record.iter().enumerate().map(|(i, x)| x + ((i * 53 + seed) % 41) as f32 / 200.0 - 0.1).collect();
+        (record, decoded)
+    }
+
+    /// With every value of the reconstruction moved as far as another backend may move it, against the record.
+    #[test]
+    fn the_bound_holds_with_the_margin_and_a_tighter_one_costs_more() {
+        let mut last = 0;
+        for bound in [2e-3_f32, 1e-3, 1e-4, 1e-5, 1e-6] {
+            let (record, decoded) = record(3);
+            let Packed::Payload(payload) = pack(&record, &decoded, bound) else { panic!("{bound}") };
+            for sign in [-1.0, 1.0_f32] {
+                let mut moved: Vec<f32> = decoded
+                    .iter()
+                    .zip(&record)
+                    .map(|(y, x)| y + sign * (y - x).signum() * 1e-4 * 1.1)
+                    .collect();
+                add(&payload, &mut moved).unwrap();
+                let error = error_and_norm(&record, &moved).0;
+                assert!(error <= f64::from(bound), "{error:e} for {bound:e}");
+            }
+            assert!(payload.len() > last, "{bound}");
+            last = payload.len();
+        }
+    }
+
+    #[test]
+    fn only_as_much_as_needed() {
+        let (record, decoded) = record(5);
+        let error = error_and_norm(&record, &decoded).0 as f32;
+        assert!(matches!(pack(&record, &decoded, error * 1.1), Packed::Unneeded));
+        let Packed::Payload(little) = pack(&record, &decoded, error * 0.8) else { panic!() };
+        let Packed::Payload(much) = pack(&record, &decoded, error * 0.01) else { panic!() };
+        assert!(little.len() * 2 < much.len(), "{} and {}", little.len(), much.len());
+        let mut restored = decoded.clone();
+        add(&little, &mut restored).unwrap();
+        // Not much better than asked: bytes would have been wasted.
+        assert!(error_and_norm(&record, &restored).0 > f64::from(error) * 0.6);
+        assert!(matches!(pack(&record, &decoded, 1e-9), Packed::OutOfReach));
+        assert!(matches!(pack(&record, &[f32::MAX; 300], 1e-3), Packed::OutOfReach));
+    }
+
+    #[test]
+    fn hostile_payloads_are_errors_or_finite() {
+        for len in 0..40_u8 {
+            let payload: Vec<u8> = (0..len).map(|i| i.wrapping_mul(97).wrapping_add(len)).collect();
+            let _ = add(&payload, &mut [0.5; 30]);
+        }
+        assert!(add(&[], &mut [0.0]).is_err());
+        assert!(add(&[SHAPES, 0, 0, 128, 63], &mut [0.0]).is_err());
+        assert!(add(&[0, 0, 0, 192, 127], &mut [0.0]).is_err(), "a step that is not a number");
+    }
+}

@@ -1,0 +1,111 @@
+//! Fidelity tiers: what is kept of a record beyond its code.
+
+mod bounded;
+mod lossless;
+
+use super::{Codec, Encoded, StoredCode, error_and_norm};
+use crate::error::{Error, Result};
+use crate::record::Records;
+use apcm_format::{DecodeError, ResidualForm};
+
+/// How well a record is to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum Fidelity {
+    /// The code alone, with the error it has.
+    #[default]
+    Compact,
+    /// Mean squared error per element of at most this, on every backend and at every batch size: a quantized
+    /// difference to the reconstruction is kept beside the code, as much as the bound needs. A bound that no
+    /// difference can guarantee is kept losslessly.
+    Bounded(f32),
+    /// To the bit: the record itself is kept beside the code, compressed.
+    Lossless,
+}
+
+/// What is kept beside a code.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Residual {
+    pub(crate) form: ResidualForm,
+    pub(crate) payload: Vec<u8>,
+    /// Mean squared error per element with it.
+    pub(crate) error: f32,
+}
+
+impl Fidelity {
+    /// Refuses bounds that are not numbers above 0.
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Bounded(bound) if !(bound > 0.0 && bound.is_finite()) => {
+                Err(Error::argument("the largest error of a record", "a number above 0", bound))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What each record needs beside its code; decodes those codes whose error may be too large, in one go.
+pub(crate) fn residuals(
+    codec: &dyn Codec,
+    records: &Records,
+    encoded: &[Encoded],
+    wanted: &[Fidelity],
+) -> Result<Vec<Option<Residual>>> {
+    let bounded: Vec<usize> =
+        (0..encoded.len()).filter(|&row| matches!(wanted[row], Fidelity::Bounded(_))).collect();
+    let codes: Vec<StoredCode<'_>> = bounded
+        .iter()
+        .map(|&row| StoredCode {
+            bytes: &encoded[row].code,
+            without_predictor: encoded[row].without_predictor,
+        })
+        .collect();
+    let decoded = if codes.is_empty() { None } else { Some(codec.decode(&codes)?) };
+    let mut residuals = Vec::with_capacity(encoded.len());
+    let mut next = 0;
+    for (row, &wanted) in wanted.iter().enumerate() {
+        let record = records.row(row);
+        residuals.push(match (wanted, &decoded) {
+            (Fidelity::Bounded(bound), Some(decoded)) => {
+                let decoded = decoded.row(next);
+                next += 1;
+                match bounded::pack(record, decoded, bound) {
+                    bounded::Packed::Unneeded => None,
+                    bounded::Packed::Payload(payload) => {
+                        let mut restored = decoded.to_vec();
+                        bounded::add(&payload, &mut restored)?;
+                        let error = error_and_norm(record, &restored).0 as f32;
+                        Some(Residual { form: ResidualForm::Bounded, payload, error })
+                    }
+                    bounded::Packed::OutOfReach => Some(lossless_residual(record)),
+                }
+            }
+            (Fidelity::Lossless, _) => Some(lossless_residual(record)),
+            _ => None,
+        });
+    }
+    Ok(residuals)
+}
+
+fn lossless_residual(record: &[f32]) -> Residual {
+    Residual { form: ResidualForm::Lossless, payload: lossless::pack(record), error: 0.0 }
+}
+
+/// Applies a stored residual to what the code decoded to.
+///
+/// # Errors
+/// [`Format`](Error::Format) for a payload that no writer makes.
+pub(crate) fn restore(form: ResidualForm, payload: &[u8], decoded: &mut [f32]) -> Result<()> {
+    match form {
+        ResidualForm::Bounded => bounded::add(payload, decoded),
+        ResidualForm::Lossless => {
+            let values = lossless::unpack(payload, decoded.len())?;
+            decoded.copy_from_slice(&values);
+            Ok(())
+        }
+    }
+}
+
+fn malformed(cause: &str) -> Error {
+    Error::Format(DecodeError::Malformed { what: "a residual", cause: cause.to_owned() })
+}
