@@ -79,6 +79,12 @@ pub(super) enum Command {
     /// Write all records, reconstructed, to a folder: records.npy and records.jsonl
     #[command(after_help = "Example:\n  apcm export memory.apcm --out backup/")]
     Export(Export),
+    /// Move a store to another codec, into a new file or in its place; an interrupted move goes on where it stopped
+    #[command(
+        after_help = "Examples:\n  apcm recode memory.apcm --codec smaller.codec --out smaller.apcm\n  \
+                            apcm recode memory.apcm --codec smaller.codec"
+    )]
+    Recode(Recode),
     /// Show a store in numbers
     #[command(after_help = "Examples:\n  apcm stats memory.apcm --json\n  apcm stats memory.apcm --recover")]
     Stats(Stats),
@@ -400,6 +406,18 @@ pub(super) struct Export {
     /// Folder for records.npy and records.jsonl
     #[arg(long)]
     pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Recode {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The codec that `apcm train` wrote
+    #[arg(long)]
+    pub(super) codec: PathBuf,
+    /// File for the new store; without it the new store takes the old one's place when all is there
+    #[arg(long)]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Commands that write: `create`, `ingest`, `insert`, `put`, `remove`, `pin`.
 
-use super::arguments::{Attributes, Create, Ingest, Insert, Pin, Put, Remove};
+use super::arguments::{Attributes, Create, Ingest, Insert, Pin, Put, Recode, Remove};
 use super::{Failure, Outcome, output};
 use crate::codec::{Device, load};
 use crate::error::Error;
@@ -138,6 +138,38 @@ pub(super) fn pin(arguments: &Pin, json: bool) -> Outcome {
     store.close()?;
     let word = if arguments.off { "unpinned" } else { "pinned" };
     output::result(json, &json!({ "id": id.to_string(), "pinned": !arguments.off }), || word.to_owned())
+}
+
+pub(super) fn recode(arguments: &Recode, json: bool) -> Outcome {
+    let image = std::fs::read(&arguments.codec).map_err(Error::io(&arguments.codec))?;
+    let codec = load(&image, Device::Cpu)?;
+    // Opened for writing, so that nobody writes to what is being moved.
+    let store = Store::open(&arguments.store)?;
+    let out = arguments.out.as_ref().unwrap_or(&arguments.store);
+    let bar = output::bar(store.len() as u64, "moving");
+    let report = store
+        .recode_boxed(out, codec)
+        .progress(|done, _| {
+            bar.set_position(done);
+            ControlFlow::Continue(())
+        })
+        .run()?;
+    bar.finish_and_clear();
+    store.close()?;
+    output::result(json, &report, || {
+        format!(
+            "{} records moved to {}, {} of them by an earlier run; error {:.3e} -> at most {:.3e} (the move added \
+             {:.3e}); {} -> {} stored",
+            output::count(report.records),
+            out.display(),
+            output::count(report.resumed),
+            report.error_before,
+            report.error_after,
+            report.error_added,
+            output::bytes(report.stored_before as f64),
+            output::bytes(report.stored_after as f64)
+        )
+    })
 }
 
 fn attributes(arguments: &Attributes) -> Result<store::Attributes, Error> {

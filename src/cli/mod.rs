@@ -59,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Search(search) => find::search(&search, json),
         Command::List(list) => find::list(&list, json),
         Command::Export(export) => find::export(&export, json),
+        Command::Recode(arguments) => fill::recode(&arguments, json),
         Command::Stats(stats) => find::stats(&stats, json),
         Command::Completions { shell } => arguments::completions(shell),
     };

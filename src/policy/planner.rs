@@ -84,6 +84,13 @@ impl<'a, C: Fn(u32) -> u32> Planner<'a, C> {
         Ok(placement)
     }
 
+    /// Puts an occupant into a given slot, which must be empty, with a count of 0.
+    pub(crate) fn restore(&mut self, slot: u32, occupant: Occupant) {
+        debug_assert!(self.get(slot).is_none());
+        self.write(slot, occupant, 0);
+        self.reset.insert(slot);
+    }
+
     /// Replaces a slot's occupant; its count stays.
     pub(crate) fn replace(&mut self, slot: u32, occupant: Occupant) {
         let count = self.count(slot);

@@ -103,6 +103,12 @@ impl StoreBuilder {
         self
     }
 
+    /// With the clock of another store.
+    pub(super) fn shared_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Creates a store with this codec inside, and opens it.
     ///
     /// The file is built under a temporary name, synced, and renamed: a crash leaves the whole store or none.

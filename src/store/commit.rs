@@ -9,7 +9,7 @@ use super::tables::{
     COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
     residual_place, slot_place,
 };
-use super::transaction::Op;
+use super::transaction::{Op, Restored};
 use crate::error::{Error, Result};
 use crate::policy::{AllPinned, Held, Occupant, OverBudget, Placement, Planner, Relief, relieve};
 use apcm_format::{
@@ -191,6 +191,59 @@ impl Inner {
                         written.insert(slot, (search, size));
                         done.ids.push(MemoryId { slot, seq });
                         done.errors.push(error.get());
+                    }
+                    Op::Restore(restored) => {
+                        let Restored {
+                            id,
+                            encoded,
+                            residual,
+                            search,
+                            metadata,
+                            pinned,
+                            written_at,
+                            expires_at,
+                        } = *restored;
+                        if planner.get(id.slot).is_some() {
+                            tables.clear(id.slot)?;
+                            planner.remove(id.slot);
+                        }
+                        planner
+                            .restore(id.slot, Occupant { seq: id.seq, pinned, damaged: false, expires_at });
+                        state.next_seq = state.next_seq.max(id.seq + 1);
+                        let error_without = StoredReal::at_least(encoded.error * ROUNDING_MARGIN);
+                        let error = residual.as_ref().map_or(error_without, |residual| {
+                            StoredReal::at_least(residual.error * ROUNDING_MARGIN)
+                        });
+                        let record = SlotRecord {
+                            kind: SlotKind::Record,
+                            flags: SlotFlags {
+                                pinned,
+                                without_predictor: encoded.without_predictor,
+                                residual: residual.is_some(),
+                            },
+                            seq: id.seq,
+                            written_at,
+                            expires_at,
+                            last_access: None,
+                            policy_word: None,
+                            error,
+                            norm: StoredReal::at_least(encoded.norm),
+                            code: &encoded.code,
+                        };
+                        let kept = residual.as_ref().map(|residual| ResidualRecord {
+                            form: residual.form,
+                            seq: id.seq,
+                            error_without,
+                            payload: &residual.payload,
+                        });
+                        let size = tables.write(id.slot, &record, &metadata, kept.as_ref())?;
+                        written.insert(id.slot, (search, size));
+                        done.ids.push(id);
+                        done.errors.push(error.get());
+                    }
+                    Op::Inherit(other) => {
+                        let next_seq = state.next_seq.max(other.next_seq);
+                        state = StoreState { next_seq, byte_budget: state.byte_budget, ..other };
                     }
                     Op::RemoveKey(key) => {
                         if let Some(slot) = tables.slot_of(&key)?.filter(|&slot| planner.get(slot).is_some())

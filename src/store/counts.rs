@@ -82,6 +82,17 @@ impl Counts {
         self.pending.fetch_add(1, Relaxed) + 1
     }
 
+    /// Gives a slot back counts that it had in another store; no reads of this one.
+    pub(super) fn restore(&self, slot: u32, count: u32) {
+        let index = slot as usize;
+        if count > 0
+            && let Some(delta) = self.delta.get(index)
+        {
+            delta.fetch_add(count, Relaxed);
+            self.dirty[index / COUNTERS_PER_CHUNK].store(true, Relaxed);
+        }
+    }
+
     /// Whether some count is not on disk yet.
     pub(super) fn is_dirty(&self) -> bool {
         self.pending() > 0 || self.dirty.iter().any(|dirty| dirty.load(Relaxed))

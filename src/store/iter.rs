@@ -3,10 +3,10 @@
 use super::Inner;
 use super::guard::storage;
 use super::read::Stored;
-use super::tables::SLOTS;
+use super::tables::{SLOTS, residual_place};
 use crate::error::Result;
 use crate::record::{Record, Records};
-use apcm_format::{MemoryId, Metadata};
+use apcm_format::{MemoryId, Metadata, ResidualForm, ResidualRecord, SlotMetadata};
 use redb::{ReadTransaction, ReadableTable};
 
 /// Memories in slot order, as they were when the iteration began.
@@ -97,6 +97,18 @@ impl Entry<'_> {
     /// Euclidean norm of the record that went in, rounded up.
     pub fn norm(&self) -> f32 {
         self.stored.norm
+    }
+
+    /// Key and values as the slot keeps them.
+    pub(super) fn slot_metadata(&self) -> &SlotMetadata {
+        &self.stored.metadata
+    }
+
+    /// What is kept beside its code.
+    pub(super) fn residual_form(&self) -> Option<ResidualForm> {
+        let place = residual_place(self.inner.header.uuid, self.stored.id.slot);
+        let bytes = self.stored.residual.as_deref()?;
+        ResidualRecord::decode(bytes, place).ok().map(|residual| residual.form)
     }
 
     /// Bytes of its code.

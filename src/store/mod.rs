@@ -17,6 +17,7 @@ mod live;
 mod memory;
 mod overlay;
 mod read;
+mod recode;
 mod search;
 mod tables;
 mod transaction;
@@ -24,6 +25,7 @@ mod transaction;
 pub use builder::StoreBuilder;
 pub use iter::{Entries, Entry};
 pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, Hit, Memory, Put, Stats};
+pub use recode::{Recode, RecodeReport};
 pub use search::Search;
 pub use transaction::Transaction;
 
@@ -298,6 +300,16 @@ impl Store {
     /// [`Storage`](Error::Storage).
     pub fn iter(&self) -> Result<Entries<'_>> {
         Entries::new(&self.inner)
+    }
+
+    /// Starts a move to another codec, into a new file or over this one: see [`Recode`].
+    pub fn recode(&self, to: impl AsRef<Path>, codec: impl Codec) -> Recode<'_> {
+        Recode::new(self, to.as_ref(), Box::new(codec))
+    }
+
+    /// Starts a move to a codec that is behind a pointer already.
+    pub fn recode_boxed(&self, to: &Path, codec: Box<dyn Codec>) -> Recode<'_> {
+        Recode::new(self, to, codec)
     }
 
     /// Brings access counts to the disk.

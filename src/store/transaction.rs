@@ -7,7 +7,7 @@ use crate::codec::fidelity::{Residual, residuals};
 use crate::codec::{Encoded, Fidelity, mean_record};
 use crate::error::{Error, Result};
 use crate::record::{Record, Records, check_shape};
-use apcm_format::{IngestPosition, MemoryId, SlotMetadata, frame, limits};
+use apcm_format::{IngestPosition, MemoryId, SlotMetadata, StoreState, frame, limits};
 use std::collections::HashMap;
 
 /// What names of ingest positions begin with in `meta`.
@@ -34,6 +34,23 @@ pub(super) enum Op {
     Pin(MemoryId, bool),
     /// Note how far a dataset was ingested.
     Position(String, IngestPosition),
+    /// A memory of another store, in the slot and under the number it had there.
+    Restore(Box<Restored>),
+    /// The lifetime of another store goes on in this one.
+    Inherit(StoreState),
+}
+
+/// A memory as it comes from another store.
+#[derive(Debug)]
+pub(super) struct Restored {
+    pub(super) id: MemoryId,
+    pub(super) encoded: Encoded,
+    pub(super) residual: Option<Residual>,
+    pub(super) search: Vec<f32>,
+    pub(super) metadata: SlotMetadata,
+    pub(super) pinned: bool,
+    pub(super) written_at: u32,
+    pub(super) expires_at: Option<u32>,
 }
 
 /// Operations that take effect together, durably, or not at all.
@@ -180,6 +197,11 @@ impl<'a> Transaction<'a> {
     /// written. [`OutcomeUnknown`](Error::OutcomeUnknown): all or nothing was; open the store again and look.
     pub fn commit(self) -> Result<Committed> {
         self.inner.commit(self.ops)
+    }
+
+    /// Stages an operation that has no public name.
+    pub(super) fn push(&mut self, op: Op) {
+        self.ops.push(op);
     }
 
     /// Commits a transaction of one record.

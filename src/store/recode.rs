@@ -1,0 +1,286 @@
+//! Moving a store to another codec: decode, encode, and say what that added to the error.
+
+use super::Store;
+use super::file::sync_folder;
+use super::guard::storage;
+use super::iter::Entry;
+use super::tables::META;
+use super::transaction::{Op, POSITION_PREFIX, Restored};
+use crate::codec::fidelity::residuals;
+use crate::codec::{Codec, Device, Encoded, Fidelity};
+use crate::error::{Error, Result};
+use crate::record::check_shape;
+use apcm_format::{IngestPosition, MemoryId, ResidualForm, frame};
+use redb::ReadableTable;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// Most memories of a transaction, and most values of their records.
+const BATCH: usize = 512;
+const BATCH_VALUES: usize = 1 << 24;
+/// A bounded memory is kept to this share of the error it had, so that its error grows by little: by the roots, a tenth.
+const BOUNDED_SHARE: f32 = 0.01;
+
+/// What a recode did.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct RecodeReport {
+    /// Memories in the new store.
+    pub records: u64,
+    /// Those among them that an earlier, interrupted run had moved already.
+    pub resumed: u64,
+    /// Mean of the errors they had.
+    pub error_before: f64,
+    /// Mean squared error per element between what they were and what they are: what the move added.
+    pub error_added: f64,
+    /// Mean of the errors they have now: at most the squares of the sums of roots, because the originals are gone.
+    pub error_after: f64,
+    /// Bytes stored for all slots before and after.
+    pub stored_before: u64,
+    /// After.
+    pub stored_after: u64,
+}
+
+type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
+
+/// A move to another codec, under construction; [`run`](Self::run) makes it.
+#[must_use = "a recode does nothing until it is run"]
+pub struct Recode<'a> {
+    from: &'a Store,
+    to: PathBuf,
+    codec: Box<dyn Codec>,
+    progress: Option<Callback<'a>>,
+}
+
+impl fmt::Debug for Recode<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recode").field("from", &self.from).field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Recode<'a> {
+    pub(super) fn new(from: &'a Store, to: &Path, codec: Box<dyn Codec>) -> Self {
+        Self { from, to: to.to_owned(), codec, progress: None }
+    }
+
+    /// Is told how many memories of how many are done; [`ControlFlow::Break`] ends the move, resumably.
+    pub fn progress(mut self, callback: impl FnMut(u64, u64) -> ControlFlow<()> + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Moves every memory: ids, keys, metadata, pins, expiries, counts and ingest positions stay what they are.
+    ///
+    /// The new store grows beside its name, as `NAME.recoding`, in durable transactions; a run that was interrupted
+    /// goes on where it stopped, and one whose source was written to meanwhile moves what changed. Only when all is
+    /// there the file gets its name. Where that is the old store's own, the old file is whole until that moment; its
+    /// handle must be dropped and the store opened again.
+    ///
+    /// Lossless memories stay lossless. Bounded ones keep a residual, and their error grows by a fifth at most. Damaged
+    /// memories cannot be decoded, and end the move with their error: remove them first.
+    ///
+    /// # Errors
+    /// [`Exists`](Error::Exists), [`RecordShape`](Error::RecordShape) for a codec of other records,
+    /// [`Cancelled`](Error::Cancelled), [`Corrupt`](Error::Corrupt); the old file is never touched.
+    pub fn run(mut self) -> Result<RecodeReport> {
+        let shape = self.from.inner.header.shape;
+        check_shape(shape, self.codec.shape())?;
+        let in_place = same_file(&self.to, &self.from.inner.path);
+        if self.to.exists() && !in_place {
+            return Err(Error::Exists { path: self.to });
+        }
+        let partial = partial_path(&self.to);
+        let into = self.destination(&partial)?;
+        let mut report = RecodeReport {
+            records: 0,
+            resumed: 0,
+            error_before: 0.0,
+            error_added: 0.0,
+            error_after: 0.0,
+            stored_before: self.from.inner.live.read().stored(),
+            stored_after: 0,
+        };
+        self.remove_strangers(&into)?;
+        let total = self.from.len() as u64;
+        let size = (BATCH_VALUES / shape.values()).clamp(1, BATCH);
+        let mut entries = self.from.iter()?;
+        loop {
+            let batch = entries.by_ref().take(size).collect::<Result<Vec<Entry<'_>>>>()?;
+            if batch.is_empty() {
+                break;
+            }
+            move_batch(&into, &batch, &mut report)?;
+            if let Some(callback) = &mut self.progress
+                && callback(report.records, total).is_break()
+            {
+                into.close()?;
+                return Err(Error::Cancelled);
+            }
+        }
+        drop(entries);
+        inherit(self.from, &into)?;
+        report.stored_after = into.inner.live.read().stored();
+        into.close()?;
+        std::fs::rename(&partial, &self.to).map_err(Error::io(&self.to))?;
+        sync_folder(folder_of(&self.to))?;
+        let records = (report.records as f64).max(1.0);
+        report.error_before /= records;
+        report.error_added /= records;
+        report.error_after /= records;
+        Ok(report)
+    }
+
+    /// The partial store of an earlier run with this codec, or a new one.
+    fn destination(&mut self, partial: &Path) -> Result<Store> {
+        let header = &self.from.inner.header;
+        let image = self.codec.image()?;
+        if partial.exists() {
+            let opened = Store::builder().shared_clock(self.from.inner.clock.clone()).open(partial);
+            let wanted = crate::codec::fingerprint(&image.encode()?);
+            if let Ok(store) = opened
+                && store.inner.header.fingerprint == wanted
+                && store.inner.header.capacity == header.capacity
+                && store.inner.header.similarity == header.similarity
+            {
+                return Ok(store);
+            }
+            // Another codec's, or not a store: nobody else's file has this name.
+            std::fs::remove_file(partial).map_err(Error::io(partial))?;
+        }
+        let codec = crate::codec::load(&image.encode()?, Device::default())?;
+        let mut builder = Store::builder()
+            .capacity(header.capacity)
+            .similarity(header.similarity)
+            .shared_clock(self.from.inner.clock.clone());
+        if let Some(budget) = self.from.inner.live.read().state().byte_budget {
+            builder = builder.byte_budget(budget);
+        }
+        builder.create_boxed(partial, codec)
+    }
+
+    /// Removes what an interrupted run moved and the source no longer has.
+    fn remove_strangers(&self, into: &Store) -> Result<()> {
+        let mut transaction = into.begin_write();
+        {
+            let (from, live) = (self.from.inner.live.read(), into.inner.live.read());
+            for (slot, occupant) in live.bank().iter() {
+                if from.bank().get(slot).is_none_or(|source| source.seq != occupant.seq) {
+                    transaction.remove_id(MemoryId { slot, seq: occupant.seq });
+                }
+            }
+        }
+        transaction.commit().map(drop)
+    }
+}
+
+/// Moves memories that are not there yet; adds to the report's sums.
+fn move_batch(into: &Store, batch: &[Entry<'_>], report: &mut RecodeReport) -> Result<()> {
+    let now = into.inner.now();
+    let there: Vec<bool> = batch.iter().map(|entry| into.inner.live.read().holds(entry.id(), now)).collect();
+    let Some(records) = Entry::records(batch)? else { return Ok(()) };
+    let codec = into.inner.codec.as_ref();
+    let encoded = codec.encode(&records)?;
+    let wanted: Vec<Fidelity> = batch
+        .iter()
+        .map(|entry| match entry.residual_form() {
+            None => Fidelity::Compact,
+            Some(ResidualForm::Lossless) => Fidelity::Lossless,
+            // An error of zero leaves no room for a share of it.
+            Some(ResidualForm::Bounded) if entry.error() > 0.0 => {
+                Fidelity::Bounded((entry.error() * BOUNDED_SHARE).max(f32::MIN_POSITIVE))
+            }
+            Some(ResidualForm::Bounded) => Fidelity::Lossless,
+        })
+        .collect();
+    let residuals = residuals(codec, &records, &encoded, &wanted)?;
+    let codes: Vec<&[u8]> = encoded.iter().map(|encoded| encoded.code.as_slice()).collect();
+    let vectors = codec.search_vectors(&codes, into.inner.header.similarity)?;
+    let dims = into.inner.header.search_dims as usize;
+    let mut transaction = into.begin_write();
+    let moved = batch.iter().zip(encoded).zip(residuals).zip(vectors.chunks_exact(dims));
+    for ((((entry, encoded), residual), search), there) in moved.zip(there) {
+        let added = residual.as_ref().map_or(encoded.error, |residual| residual.error);
+        report.records += 1;
+        report.resumed += u64::from(there);
+        report.error_before += f64::from(entry.error());
+        report.error_added += f64::from(added);
+        let after = summed(entry.error(), added);
+        report.error_after += f64::from(after);
+        if there {
+            continue;
+        }
+        let error_without = summed(entry.error(), encoded.error);
+        transaction.push(Op::Restore(Box::new(Restored {
+            id: entry.id(),
+            encoded: Encoded { error: error_without, norm: entry.norm(), ..encoded },
+            residual: residual.map(|residual| crate::codec::fidelity::Residual { error: after, ..residual }),
+            search: search.to_vec(),
+            metadata: entry.slot_metadata().clone(),
+            pinned: entry.is_pinned(),
+            written_at: entry.written_at(),
+            expires_at: entry.expires_at(),
+        })));
+    }
+    transaction.commit().map(drop)
+}
+
+/// Errors of two moves one after the other add up at most by their roots.
+fn summed(before: f32, added: f32) -> f32 {
+    if before == 0.0 { added } else { (before.sqrt() + added.sqrt()).powi(2) }
+}
+
+/// Counts, lifetime totals and ingest positions.
+fn inherit(from: &Store, into: &Store) -> Result<()> {
+    let inner = &from.inner;
+    let mut transaction = into.begin_write();
+    let positions = inner.reading("read the positions", || {
+        let meta = inner.handle.begin_read()?.open_table(META).map_err(storage("open a table"))?;
+        let mut positions: Vec<(String, IngestPosition)> = Vec::new();
+        for entry in meta.iter().map_err(storage("read the positions"))? {
+            let (name, value) = entry.map_err(storage("read the positions"))?;
+            let name = name.value().to_owned();
+            if name.starts_with(POSITION_PREFIX)
+                && let Ok(position) = frame::open(value.value(), super::meta_place(inner.header.uuid, &name))
+            {
+                positions.push((name, position));
+            }
+        }
+        Ok(positions)
+    })?;
+    for (name, position) in positions {
+        transaction.push(Op::Position(name, position));
+    }
+    let reads = inner.live.read().counts().pending();
+    let state = inner.live.read().state();
+    transaction
+        .push(Op::Inherit(apcm_format::StoreState { reads: state.reads.saturating_add(reads), ..state }));
+    transaction.commit()?;
+    {
+        let (source, live) = (inner.live.read(), into.inner.live.read());
+        for (slot, occupant) in live.bank().iter() {
+            if source.bank().get(slot).is_some_and(|source| source.seq == occupant.seq) {
+                let missing = source.counts().get(slot).saturating_sub(live.counts().get(slot));
+                live.counts().restore(slot, missing);
+            }
+        }
+    }
+    into.flush()
+}
+
+fn partial_path(to: &Path) -> PathBuf {
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(".recoding");
+    to.with_file_name(name)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}

@@ -1,0 +1,196 @@
+//! Moving a store to another codec.
+
+mod common;
+
+use apcm::{Attributes, Error, Fidelity, FlowCodec, MemoryId, Metadata, PlainCodec, QuantizerSpec, Store};
+use apcm_format::IngestPosition;
+use common::{Home, images, plain_store, vector};
+use std::ops::ControlFlow;
+
+fn error(record: &[f32], given: &[f32]) -> f64 {
+    let squared = record.iter().zip(given).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2));
+    squared.sum::<f64>() / record.len() as f64
+}
+
+/// A store of 700 slots with 620 memories of every kind in it, some of them read.
+fn filled(home: &Home, codec: FlowCodec) -> (Store, Vec<MemoryId>) {
+    let store = Store::builder().capacity(700).clock(|| 1_000).create(&home.path, codec).unwrap();
+    let data = images(1_000..1_640);
+    let mut transaction = store.begin_write();
+    let attributes = (0..640_usize).map(|row| {
+        let key = (row % 3 == 0).then(|| format!("image/{row}").into_bytes());
+        let mut attributes = Attributes::from(Metadata::from([("row".into(), (row as i64).into())]));
+        if row % 50 == 1 {
+            attributes = attributes.pinned();
+        }
+        if row % 70 == 2 {
+            attributes = attributes.expiring_in(std::time::Duration::from_secs(500));
+        }
+        let tier = match row % 10 {
+            8 => Fidelity::Lossless,
+            9 => Fidelity::Bounded(1e-3),
+            _ => Fidelity::Compact,
+        };
+        (key, attributes.with_fidelity(tier))
+    });
+    transaction.write_all(&data, attributes).unwrap();
+    let position = IngestPosition { next: 640, total: 10_000, source_bytes: 7 };
+    transaction.set_ingest_position("images", position);
+    let ids = transaction.commit().unwrap().ids;
+    let mut transaction = store.begin_write();
+    ids.iter().step_by(32).for_each(|&id| transaction.remove_id(id));
+    transaction.commit().unwrap();
+    let left: Vec<MemoryId> =
+        ids.into_iter().enumerate().filter(|(row, _)| row % 32 != 0).map(|(_, id)| id).collect();
+    for &id in left.iter().step_by(5) {
+        store.get_id(id).unwrap();
+        store.get_id(id).unwrap();
+    }
+    (store, left)
+}
+
+type Seen = (MemoryId, Option<Vec<u8>>, Metadata, u32, bool, u32, Option<u32>);
+
+fn seen(store: &Store) -> Vec<Seen> {
+    let entries = store.iter().unwrap().map(Result::unwrap);
+    entries
+        .map(|e| {
+            (
+                e.id(),
+                e.key().map(<[u8]>::to_vec),
+                e.metadata().clone(),
+                e.count(),
+                e.is_pinned(),
+                e.written_at(),
+                e.expires_at(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn everything_moves_and_the_error_that_was_added_is_known() {
+    let home = Home::new();
+    let training = images(0..1_000);
+    let old = FlowCodec::pca(&training, QuantizerSpec::Allocated(96)).unwrap();
+    let new = FlowCodec::trainer(&training)
+        .quantizer(QuantizerSpec::entropy(24))
+        .predictor(0, 0)
+        .train()
+        .unwrap()
+        .codec;
+    let (store, ids) = filled(&home, old);
+    let before = home.bytes();
+    let to = home.file("smaller.apcm");
+    let old_records: Vec<_> = ids.iter().map(|&id| store.peek_id(id).unwrap()).collect();
+    let mut calls = 0;
+    let moved = store.recode(&to, new).progress(|_, _| {
+        calls += 1;
+        ControlFlow::Continue(())
+    });
+    let report = moved.run().unwrap();
+    assert_eq!((report.records, report.resumed), (620, 0));
+    assert!(calls >= 2);
+    let clock = || Store::builder().clock(|| 1_000);
+    let new_store = clock().open(&to).unwrap();
+    assert!(seen(&new_store) == seen(&store));
+    let position = new_store.ingest_position("images").unwrap().unwrap();
+    assert_eq!((position.next, position.total), (640, 10_000));
+    let (stats, old_stats) = (new_store.stats().unwrap(), store.stats().unwrap());
+    assert_eq!((stats.reads, stats.residuals > 100), (old_stats.reads, true));
+    assert!(report.stored_after < report.stored_before && stats.stored_bytes == report.stored_after);
+    let data = images(1_000..1_640);
+    let mut added = 0.0;
+    for (old, &id) in old_records.iter().zip(&ids) {
+        let new = new_store.peek_id(id).unwrap();
+        let original = data.row(match &old.metadata["row"] {
+            apcm::Value::Int(row) => *row as usize,
+            other => panic!("{other:?}"),
+        });
+        let off = error(original, new.record.values());
+        assert!(
+            off <= f64::from(new.error) * 1.001 + 1e-9,
+            "{off:e} is more than the {:e} it says",
+            new.error
+        );
+        added += error(old.record.values(), new.record.values());
+        if old.error == 0.0 {
+            assert_eq!((new.error, off), (0.0, 0.0), "lossless stays so");
+        }
+        if id.slot % 10 == 9 {
+            assert!(new.error <= old.error * 1.25, "{:e} was {:e}", new.error, old.error);
+        }
+    }
+    assert!(
+        (added / 620.0 / report.error_added - 1.0).abs() < 0.01,
+        "{} and {}",
+        added / 620.0,
+        report.error_added
+    );
+    // The next write goes on with the numbers: no id comes twice.
+    let put = new_store.insert(&data.get(0)).unwrap();
+    assert!(put.id.seq > ids.iter().map(|id| id.seq).max().unwrap());
+    drop(store);
+    assert_eq!(home.bytes().len(), before.len());
+}
+
+#[test]
+fn an_interrupted_move_goes_on_and_sees_what_changed_meanwhile() {
+    let home = Home::new();
+    let training = images(0..1_000);
+    let (store, ids) = filled(&home, FlowCodec::pca(&training, QuantizerSpec::Allocated(64)).unwrap());
+    let new = || FlowCodec::pca(&training, QuantizerSpec::I8(32)).unwrap();
+    let to = home.file("new.apcm");
+    let stopped = store
+        .recode(&to, new())
+        .progress(|done, _| if done >= 512 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+    assert!(matches!(stopped.run(), Err(Error::Cancelled)));
+    assert!(!to.exists() && home.file("new.apcm.recoding").exists());
+    // One leaves and one is replaced before the move goes on.
+    store.remove_id(ids[3]).unwrap();
+    let put = store.insert(&images(0..1).get(0)).unwrap();
+    let report = store.recode(&to, new()).run().unwrap();
+    assert_eq!(report.records, 620);
+    assert!((500..=512).contains(&report.resumed), "{}", report.resumed);
+    let moved = Store::builder().clock(|| 1_000).open(&to).unwrap();
+    assert!(seen(&moved) == seen(&store));
+    assert!(moved.peek_id(put.id).is_ok() && moved.peek_id(ids[3]).is_err());
+    assert!(!home.file("new.apcm.recoding").exists());
+    // Another codec does not go on with a stranger's beginning.
+    let other = home.file("other.apcm");
+    std::fs::write(home.file("other.apcm.recoding"), b"not a store").unwrap();
+    assert_eq!(store.recode(&other, new()).run().unwrap().resumed, 0);
+}
+
+#[test]
+fn a_move_in_place_keeps_the_old_file_until_the_end() {
+    let home = Home::new();
+    let store = plain_store(&home, 20, 4);
+    let ids: Vec<_> =
+        (0..10).map(|i| store.insert(&vector(&[i as f32, 1.0, 2.0, 3.0])).unwrap().id).collect();
+    let smaller = || PlainCodec::new(&[4], 2).unwrap();
+    let stopped = store.recode(&home.path, smaller()).progress(|_, _| ControlFlow::Break(()));
+    assert!(matches!(stopped.run(), Err(Error::Cancelled)));
+    assert_eq!(store.peek_id(ids[9]).unwrap().record.values(), [9.0, 1.0, 2.0, 3.0]);
+    store.recode(&home.path, smaller()).run().unwrap();
+    drop(store);
+    let store = Store::open(&home.path).unwrap();
+    let memory = store.peek_id(ids[9]).unwrap();
+    assert_eq!(memory.record.values(), [9.0, 1.0, 0.0, 0.0]);
+    assert!(memory.error >= 13.0 / 4.0 && memory.error < 13.2 / 4.0, "{}", memory.error);
+    assert_eq!(store.codec().code_len_max(), 8);
+}
+
+#[test]
+fn what_cannot_be_moved_is_an_error_and_the_old_store_stays_as_it_was() {
+    let home = Home::new();
+    let store = plain_store(&home, 5, 4);
+    store.insert(&vector(&[1.0; 4])).unwrap();
+    let error = store.recode(home.file("a.apcm"), PlainCodec::new(&[5], 2).unwrap()).run().unwrap_err();
+    assert!(matches!(error, Error::RecordShape { .. }), "{error}");
+    std::fs::write(home.file("there"), b"precious").unwrap();
+    let error = store.recode(home.file("there"), PlainCodec::new(&[4], 2).unwrap()).run().unwrap_err();
+    assert!(matches!(error, Error::Exists { .. }), "{error}");
+    assert_eq!(std::fs::read(home.file("there")).unwrap(), b"precious");
+    assert_eq!(store.len(), 1);
+}
