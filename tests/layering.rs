@@ -17,14 +17,14 @@ const TABLE: [(&str, &[&str], &[&str]); 14] = [
     (
         "codec",
         &["error", "record"],
-        &["burn", "constriction", "faer", "rayon", "blake3", "half", "tempfile", "serde_json"],
+        &["burn", "constriction", "faer", "flate2", "rayon", "blake3", "half", "tempfile", "serde_json"],
     ),
     (
         "store",
         &["error", "record", "codec", "policy", "index", "filter", "summary"],
         &["redb", "parking_lot", "fs4", "tempfile"],
     ),
-    ("ingest", &["error", "record", "store", "mapping"], &["flate2", "half", "serde_json"]),
+    ("ingest", &["error", "record", "codec", "store", "mapping"], &["flate2", "half", "serde_json"]),
     ("report", &["error", "record", "codec", "summary"], &["png", "embedded_graphics"]),
     (
         "cli",

@@ -63,11 +63,12 @@ fn bounds_hold_on_every_device_and_at_every_batch_size_and_lossless_is_to_the_bi
             let single = store.peek_id(done.ids[row]).unwrap();
             for given in [single.record.values(), all.row(row)] {
                 let off = error(data.row(row), given);
-                match row % 6 {
-                    5 => assert_eq!(bits(given), bits(data.row(row)), "{device}"),
-                    tier => {
-                        assert!(off <= f64::from(bounds[tier]), "{device}: {off:e} for {:e}", bounds[tier])
-                    }
+                if row % 6 == 5 {
+                    assert_eq!(bits(given), bits(data.row(row)), "{device}");
+                } else {
+                    let bound = bounds[row % 6];
+                    assert!(off <= f64::from(bound), "{device}: {off:e} for {bound:e}");
+                }
                 }
                 assert!(
                     off <= f64::from(single.error) * 1.02 + 1e-9,
@@ -79,7 +80,7 @@ fn bounds_hold_on_every_device_and_at_every_batch_size_and_lossless_is_to_the_bi
         // A loose bound costs nothing, a tight one more than a loose one.
         let cost = |tier: usize| {
             let own = entries.iter().skip(tier).step_by(6);
-            own.map(|entry| entry.residual_len()).sum::<usize>()
+            own.map(apcm::Entry::residual_len).sum::<usize>()
         };
         assert!(cost(0) < cost(1) && cost(1) < cost(2) && cost(2) < cost(3) && cost(3) < cost(4));
         assert!(entries.iter().step_by(6).any(|entry| entry.residual_len() == 0));

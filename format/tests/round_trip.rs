@@ -2,8 +2,9 @@
 
 use apcm_format::{
     CodecImage, CounterChunk, DecodeError, ElementType, Features, Fingerprint, IngestPosition, NamedTensor,
-    Place, PlainConfig, PolicyKind, RecordShape, Similarity, SlotFlags, SlotKind, SlotMetadata, SlotRecord,
-    StoreHeader, StoreState, StoreUuid, StoredReal, Table, Value, frame, limits,
+    Place, PlainConfig, PolicyKind, RecordShape, ResidualForm, ResidualRecord, Similarity, SlotFlags,
+    SlotKind, SlotMetadata, SlotRecord, StoreHeader, StoreState, StoreUuid, StoredReal, Table, Value, frame,
+    limits,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -38,7 +39,7 @@ proptest! {
     ) {
         let record = SlotRecord {
             kind: SlotKind::Record,
-            flags: SlotFlags { pinned, without_predictor },
+            flags: SlotFlags { pinned, without_predictor, residual: pinned != without_predictor },
             seq, written_at, expires_at, last_access, policy_word,
             error: StoredReal::at_least(error),
             norm: StoredReal::at_least(norm),
@@ -67,6 +68,25 @@ proptest! {
         bytes[bit / 8] ^= 1 << (bit % 8);
         let noticed = matches!(SlotRecord::decode(&bytes, place), Err(DecodeError::Checksum { .. }));
         prop_assert!(noticed);
+    }
+
+    #[test]
+    fn residual_record(
+        place in place(), other in place(), lossless: bool, seq in 0..(1_u64 << 48), error in 0.0_f32..1e9,
+        payload in vec(any::<u8>(), 0..300), bit in any::<prop::sample::Index>(),
+    ) {
+        let form = if lossless { ResidualForm::Lossless } else { ResidualForm::Bounded };
+        let residual =
+            ResidualRecord { form, seq, error_without: StoredReal::at_least(error), payload: &payload };
+        let mut bytes = residual.encode(place).unwrap();
+        prop_assert_eq!(bytes.len(), payload.len() + 13);
+        prop_assert_eq!(ResidualRecord::decode(&bytes, place).unwrap(), residual);
+        if other != place {
+            prop_assert!(ResidualRecord::decode(&bytes, other).is_err());
+        }
+        let bit = bit.index(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(ResidualRecord::decode(&bytes, place).is_err());
     }
 
     #[test]

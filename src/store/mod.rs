@@ -9,6 +9,7 @@
 mod builder;
 mod commit;
 mod counts;
+mod draft;
 mod file;
 mod flusher;
 mod guard;
@@ -18,6 +19,7 @@ mod memory;
 mod overlay;
 mod read;
 mod recode;
+mod rows;
 mod search;
 mod tables;
 mod transaction;

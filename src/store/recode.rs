@@ -5,10 +5,11 @@ use super::file::sync_folder;
 use super::guard::storage;
 use super::iter::Entry;
 use super::tables::META;
-use super::transaction::{Op, POSITION_PREFIX, Restored};
-use crate::codec::fidelity::residuals;
+use super::transaction::{Content, Op, POSITION_PREFIX};
+use crate::codec::fidelity::{Residual, residuals};
 use crate::codec::{Codec, Device, Encoded, Fidelity};
 use crate::error::{Error, Result};
+use crate::policy::Occupant;
 use crate::record::check_shape;
 use apcm_format::{IngestPosition, MemoryId, ResidualForm, frame};
 use redb::ReadableTable;
@@ -211,16 +212,23 @@ fn move_batch(into: &Store, batch: &[Entry<'_>], report: &mut RecodeReport) -> R
             continue;
         }
         let error_without = summed(entry.error(), encoded.error);
-        transaction.push(Op::Restore(Box::new(Restored {
-            id: entry.id(),
-            encoded: Encoded { error: error_without, norm: entry.norm(), ..encoded },
-            residual: residual.map(|residual| crate::codec::fidelity::Residual { error: after, ..residual }),
-            search: search.to_vec(),
-            metadata: entry.slot_metadata().clone(),
-            pinned: entry.is_pinned(),
+        let MemoryId { slot, seq } = entry.id();
+        transaction.push(Op::Restore {
+            content: Box::new(Content {
+                encoded: Encoded { error: error_without, norm: entry.norm(), ..encoded },
+                residual: residual.map(|residual| Residual { error: after, ..residual }),
+                search: search.to_vec(),
+                metadata: entry.slot_metadata().clone(),
+            }),
+            slot,
+            occupant: Occupant {
+                seq,
+                pinned: entry.is_pinned(),
+                damaged: false,
+                expires_at: entry.expires_at(),
+            },
             written_at: entry.written_at(),
-            expires_at: entry.expires_at(),
-        })));
+        });
     }
     transaction.commit().map(drop)
 }

@@ -6,6 +6,7 @@ use super::{Inner, check_key};
 use crate::codec::fidelity::{Residual, residuals};
 use crate::codec::{Encoded, Fidelity, mean_record};
 use crate::error::{Error, Result};
+use crate::policy::Occupant;
 use crate::record::{Record, Records, check_shape};
 use apcm_format::{IngestPosition, MemoryId, SlotMetadata, StoreState, frame, limits};
 use std::collections::HashMap;
@@ -17,15 +18,7 @@ pub(super) const POSITION_PREFIX: &str = "ingest:";
 #[derive(Debug)]
 pub(super) enum Op {
     /// A record, with its key if it has one.
-    Write {
-        encoded: Encoded,
-        residual: Option<Residual>,
-        search: Vec<f32>,
-        metadata: SlotMetadata,
-        metadata_len: usize,
-        pinned: bool,
-        time_to_live: Option<u32>,
-    },
+    Write { content: Box<Content>, metadata_len: usize, pinned: bool, time_to_live: Option<u32> },
     /// Remove by key; nothing happens if there is none.
     RemoveKey(Vec<u8>),
     /// Remove by id; an error if its memory left.
@@ -35,22 +28,18 @@ pub(super) enum Op {
     /// Note how far a dataset was ingested.
     Position(String, IngestPosition),
     /// A memory of another store, in the slot and under the number it had there.
-    Restore(Box<Restored>),
+    Restore { content: Box<Content>, slot: u32, occupant: Occupant, written_at: u32 },
     /// The lifetime of another store goes on in this one.
     Inherit(StoreState),
 }
 
-/// A memory as it comes from another store.
+/// What a slot is to hold.
 #[derive(Debug)]
-pub(super) struct Restored {
-    pub(super) id: MemoryId,
+pub(super) struct Content {
     pub(super) encoded: Encoded,
     pub(super) residual: Option<Residual>,
     pub(super) search: Vec<f32>,
     pub(super) metadata: SlotMetadata,
-    pub(super) pinned: bool,
-    pub(super) written_at: u32,
-    pub(super) expires_at: Option<u32>,
 }
 
 /// Operations that take effect together, durably, or not at all.
@@ -269,10 +258,12 @@ impl<'a> Transaction<'a> {
             let seconds =
                 |time: std::time::Duration| u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX);
             self.ops.push(Op::Write {
-                encoded,
-                residual,
-                search: search.to_vec(),
-                metadata: SlotMetadata { key, values },
+                content: Box::new(Content {
+                    encoded,
+                    residual,
+                    search: search.to_vec(),
+                    metadata: SlotMetadata { key, values },
+                }),
                 metadata_len,
                 pinned,
                 time_to_live: time_to_live.map(seconds),

@@ -1,0 +1,168 @@
+//! The rows of one write transaction: a memory's parts go into every table together and leave together.
+
+use super::Inner;
+use super::guard::storage;
+use super::live::{SlotSize, row_bytes};
+use super::tables::{
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, metadata_place, residual_place, slot_place,
+};
+use crate::error::Result;
+use apcm_format::{CounterChunk, ResidualRecord, SlotMetadata, SlotRecord, StoredReal, frame};
+use redb::{ReadableTable, Table, WriteTransaction};
+
+/// The tables of one write transaction.
+pub(super) struct Rows<'a> {
+    inner: &'a Inner,
+    meta: Table<'a, &'static str, &'static [u8]>,
+    slots: Table<'a, u32, &'static [u8]>,
+    counters: Table<'a, u32, &'static [u8]>,
+    keys: Table<'a, &'static [u8], u32>,
+    metadata: Table<'a, u32, &'static [u8]>,
+    residuals: Table<'a, u32, &'static [u8]>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn open(inner: &'a Inner, transaction: &'a WriteTransaction) -> Result<Self> {
+        Ok(Self {
+            inner,
+            meta: transaction.open_table(META).map_err(storage("open a table"))?,
+            slots: transaction.open_table(SLOTS).map_err(storage("open a table"))?,
+            counters: transaction.open_table(COUNTERS).map_err(storage("open a table"))?,
+            keys: transaction.open_table(KEYS).map_err(storage("open a table"))?,
+            metadata: transaction.open_table(METADATA).map_err(storage("open a table"))?,
+            residuals: transaction.open_table(RESIDUALS).map_err(storage("open a table"))?,
+        })
+    }
+
+    /// The slot that a key leads to. The row of a key has no checksum, so it counts only if the slot names the key in
+    /// return; a row that leads astray is dropped.
+    pub(super) fn slot_of(&mut self, key: &[u8]) -> Result<Option<u32>> {
+        let row = self.keys.get(key).map_err(storage("look up a key"))?.map(|slot| slot.value());
+        let Some(slot) = row else { return Ok(None) };
+        let named = match self.metadata.get(slot).map_err(storage("look up metadata"))? {
+            None => false,
+            Some(value) => {
+                let place = metadata_place(self.inner.header.uuid, slot);
+                frame::open::<SlotMetadata>(value.value(), place)
+                    .is_ok_and(|found| found.key.as_deref() == Some(key))
+            }
+        };
+        if named {
+            return Ok(Some(slot));
+        }
+        self.keys.remove(key).map_err(storage("remove a key"))?;
+        Ok(None)
+    }
+
+    /// Takes a slot's memory out of every table; gives what was said about it.
+    pub(super) fn clear(&mut self, slot: u32) -> Result<SlotMetadata> {
+        self.slots.remove(slot).map_err(storage("empty a slot"))?;
+        self.residuals.remove(slot).map_err(storage("empty a slot"))?;
+        let place = metadata_place(self.inner.header.uuid, slot);
+        let said = match self.metadata.remove(slot).map_err(storage("empty a slot"))? {
+            None => Ok(SlotMetadata::default()),
+            Some(value) => frame::open::<SlotMetadata>(value.value(), place),
+        };
+        let Ok(metadata) = said else {
+            // Damaged metadata cannot say which key was theirs: every row that leads here goes with them.
+            self.keys.retain(|_, to| to != slot).map_err(storage("remove a key"))?;
+            return Ok(SlotMetadata::default());
+        };
+        if let Some(key) = &metadata.key {
+            let leads_here = self
+                .keys
+                .get(key.as_slice())
+                .map_err(storage("look up a key"))?
+                .is_some_and(|to| to.value() == slot);
+            if leads_here {
+                self.keys.remove(key.as_slice()).map_err(storage("remove a key"))?;
+            }
+        }
+        Ok(metadata)
+    }
+
+    /// Writes a slot's memory to every table; gives the bytes it takes.
+    pub(super) fn write(
+        &mut self,
+        slot: u32,
+        record: &SlotRecord<'_>,
+        metadata: &SlotMetadata,
+        residual: Option<&ResidualRecord<'_>>,
+    ) -> Result<SlotSize> {
+        let value = record.encode(slot_place(self.inner.header.uuid, slot))?;
+        self.slots.insert(slot, value.as_slice()).map_err(storage("write a slot"))?;
+        let mut size = SlotSize {
+            code: record.code.len() as u32,
+            record: value.len() as u32,
+            error: record.error.get(),
+            ..SlotSize::default()
+        };
+        match residual {
+            Some(residual) => {
+                let value = residual.encode(residual_place(self.inner.header.uuid, slot))?;
+                self.residuals.insert(slot, value.as_slice()).map_err(storage("write a residual"))?;
+                size.residual = row_bytes(value.len());
+            }
+            None => {
+                self.residuals.remove(slot).map_err(storage("write a residual"))?;
+            }
+        }
+        if let Some(key) = &metadata.key {
+            self.keys.insert(key.as_slice(), slot).map_err(storage("write a key"))?;
+            size.metadata += row_bytes(key.len());
+        }
+        if *metadata == SlotMetadata::default() {
+            self.metadata.remove(slot).map_err(storage("write metadata"))?;
+        } else {
+            let value = frame::seal(metadata, metadata_place(self.inner.header.uuid, slot))?;
+            self.metadata.insert(slot, value.as_slice()).map_err(storage("write metadata"))?;
+            size.metadata += row_bytes(value.len());
+        }
+        Ok(size)
+    }
+
+    /// Drops a slot's residual: its memory stays, with the error of its code. None where there is nothing to drop.
+    pub(super) fn drop_residual(&mut self, slot: u32, size: SlotSize) -> Result<Option<(u64, SlotSize)>> {
+        let uuid = self.inner.header.uuid;
+        // A damaged residual cannot say how good the code is without it: then that is not known.
+        let unknown = StoredReal::at_least(f32::INFINITY);
+        let error = match self.residuals.remove(slot).map_err(storage("drop a residual"))? {
+            None => unknown,
+            Some(value) => ResidualRecord::decode(value.value(), residual_place(uuid, slot))
+                .map_or(unknown, |residual| residual.error_without),
+        };
+        let (seq, changed) = {
+            let Some(value) = self.slots.get(slot).map_err(storage("look up a slot"))? else {
+                return Ok(None);
+            };
+            let mut record = self.inner.slot_record(slot, value.value())?;
+            record.flags.residual = false;
+            record.error = error;
+            (record.seq, record.encode(slot_place(uuid, slot))?)
+        };
+        self.slots.insert(slot, changed.as_slice()).map_err(storage("write a slot"))?;
+        Ok(Some((seq, SlotSize { residual: 0, error: error.get(), ..size })))
+    }
+
+    pub(super) fn pin(&mut self, slot: u32, pinned: bool) -> Result<()> {
+        let changed = {
+            let Some(value) = self.slots.get(slot).map_err(storage("look up a slot"))? else { return Ok(()) };
+            let mut record = self.inner.slot_record(slot, value.value())?;
+            record.flags.pinned = pinned;
+            record.encode(slot_place(self.inner.header.uuid, slot))?
+        };
+        self.slots.insert(slot, changed.as_slice()).map_err(storage("write a slot"))?;
+        Ok(())
+    }
+
+    pub(super) fn set_counts(&mut self, number: u32, chunk: &CounterChunk) -> Result<()> {
+        let value = chunk.encode(super::tables::counter_place(self.inner.header.uuid, number));
+        self.counters.insert(number, value.as_slice()).map_err(storage("write counts"))?;
+        Ok(())
+    }
+
+    pub(super) fn set_meta(&mut self, name: &str, value: &[u8]) -> Result<()> {
+        self.meta.insert(name, value).map_err(storage("write the state"))?;
+        Ok(())
+    }
+}
