@@ -69,7 +69,6 @@ fn bounds_hold_on_every_device_and_at_every_batch_size_and_lossless_is_to_the_bi
                     let bound = bounds[row % 6];
                     assert!(off <= f64::from(bound), "{device}: {off:e} for {bound:e}");
                 }
-                }
                 assert!(
                     off <= f64::from(single.error) * 1.02 + 1e-9,
                     "{device}: {off:e}, measured {:e}",
