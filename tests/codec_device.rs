@@ -224,7 +224,9 @@ fn every_quantizer_measures_what_its_codes_give_back() {
         QuantizerSpec::Residual(32),
         QuantizerSpec::entropy_fixed(32),
     ] {
-        for device in devices() {
+        // These two compute on the host whatever the device: training around them on every device shows nothing new.
+        let on_host = matches!(spec, QuantizerSpec::Residual(_) | QuantizerSpec::Entropy(_));
+        for device in devices().into_iter().filter(|&device| device == Device::Cpu || !on_host) {
             let codec =
                 FlowCodec::trainer(&data).quantizer(spec).device(device).steps(40).train().unwrap().codec;
             let few = data.slice(0..50);

@@ -208,7 +208,7 @@ fn sizes_out_of_range_are_errors_that_name_them() {
         (QuantizerSpec::entropy_fixed(5), "at least 8"),
         (QuantizerSpec::Residual(0), "at least 1"),
         (QuantizerSpec::Residual(70_000), "1 to 65536"),
-        (QuantizerSpec::entropy(16).max_bytes(2), "4 to 65536"),
+        (QuantizerSpec::entropy(16).max_bytes(15), "16 to 65536"),
         (spec(Rate::Mean(16), None, Some(0)), "1 to 1024"),
     ] {
         let error = FlowCodec::trainer(&data).quantizer(spec).train().unwrap_err().to_string();

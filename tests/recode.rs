@@ -145,21 +145,41 @@ fn an_interrupted_move_goes_on_and_sees_what_changed_meanwhile() {
         .recode(&to, new())
         .progress(|done, _| if done >= 512 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
     assert!(matches!(stopped.run(), Err(Error::Cancelled)));
-    assert!(!to.exists() && home.file("new.apcm.recoding").exists());
-    // One leaves and one is replaced before the move goes on.
+    let partial = || {
+        let files = std::fs::read_dir(home.folder.path()).unwrap().map(|file| file.unwrap().path());
+        files.into_iter().find(|path| path.to_string_lossy().ends_with(".recoding"))
+    };
+    let name = partial().unwrap();
+    assert!(!to.exists());
+    // Somebody has it open: it is not taken away.
+    {
+        let _open = Store::builder().clock(|| 1_000).open(&name).unwrap();
+        assert!(matches!(store.recode(&to, new()).run(), Err(Error::Locked { .. })));
+    }
+    // One leaves, one is replaced and one is pinned before the move goes on.
+    store.pin(ids[5], true).unwrap();
     store.remove_id(ids[3]).unwrap();
     let put = store.insert(&images(0..1).get(0)).unwrap();
     let report = store.recode(&to, new()).run().unwrap();
     assert_eq!(report.records, 620);
-    assert!((500..=512).contains(&report.resumed), "{}", report.resumed);
+    assert!((500..=511).contains(&report.resumed), "{}", report.resumed);
     let moved = Store::builder().clock(|| 1_000).open(&to).unwrap();
     assert!(seen(&moved) == seen(&store));
     assert!(moved.peek_id(put.id).is_ok() && moved.peek_id(ids[3]).is_err());
-    assert!(!home.file("new.apcm.recoding").exists());
-    // Another codec does not go on with a stranger's beginning.
+    assert!(partial().is_none());
+    // Another codec does not go on with this one's beginning, nor does another store.
     let other = home.file("other.apcm");
-    std::fs::write(home.file("other.apcm.recoding"), b"not a store").unwrap();
-    assert_eq!(store.recode(&other, new()).run().unwrap().resumed, 0);
+    let stopped = store.recode(&other, new()).progress(|_, _| ControlFlow::Break(()));
+    assert!(matches!(stopped.run(), Err(Error::Cancelled)));
+    let coarser = FlowCodec::pca(&training, QuantizerSpec::I8(16)).unwrap();
+    assert_eq!(store.recode(&other, coarser).run().unwrap().resumed, 0);
+    let third = home.file("third.apcm");
+    let stopped = store.recode(&third, new()).progress(|_, _| ControlFlow::Break(()));
+    assert!(matches!(stopped.run(), Err(Error::Cancelled)));
+    let second_home = Home::new();
+    let (second, _) = filled(&second_home, FlowCodec::pca(&training, QuantizerSpec::Allocated(64)).unwrap());
+    let report = second.recode(&third, new()).run().unwrap();
+    assert_eq!((report.records, report.resumed), (620, 0));
 }
 
 #[test]
@@ -173,6 +193,8 @@ fn a_move_in_place_keeps_the_old_file_until_the_end() {
     assert!(matches!(stopped.run(), Err(Error::Cancelled)));
     assert_eq!(store.peek_id(ids[9]).unwrap().record.values(), [9.0, 1.0, 2.0, 3.0]);
     store.recode(&home.path, smaller()).run().unwrap();
+    // The old handle has a file without a name: it says so instead of writing into the void.
+    assert!(matches!(store.insert(&vector(&[1.0; 4])), Err(Error::Poisoned)));
     drop(store);
     let store = Store::open(&home.path).unwrap();
     let memory = store.peek_id(ids[9]).unwrap();
@@ -193,4 +215,20 @@ fn what_cannot_be_moved_is_an_error_and_the_old_store_stays_as_it_was() {
     assert!(matches!(error, Error::Exists { .. }), "{error}");
     assert_eq!(std::fs::read(home.file("there")).unwrap(), b"precious");
     assert_eq!(store.len(), 1);
+}
+
+#[test]
+fn a_codec_too_large_for_the_byte_budget_is_an_error_and_nobody_is_dropped() {
+    let home = Home::new();
+    let small = PlainCodec::new(&[4], 1).unwrap();
+    let store = Store::builder().capacity(20).byte_budget(340).create(&home.path, small).unwrap();
+    for i in 0..10 {
+        assert!(store.insert(&vector(&[i as f32, 1.0, 2.0, 3.0])).unwrap().evicted.is_empty());
+    }
+    let error = store.recode(home.file("large.apcm"), PlainCodec::new(&[4], 4).unwrap()).run().unwrap_err();
+    assert!(matches!(error, Error::OverBudget { needed: 440, budget: 340 }), "{error}");
+    assert!(store.len() == 10 && !home.file("large.apcm").exists());
+    let report = store.recode(home.file("same.apcm"), PlainCodec::new(&[4], 1).unwrap()).run().unwrap();
+    let moved = Store::open(home.file("same.apcm")).unwrap();
+    assert_eq!((report.records, moved.stats().unwrap().byte_budget), (10, Some(340)));
 }

@@ -82,7 +82,8 @@ fn bounds_hold_on_every_device_and_at_every_batch_size_and_lossless_is_to_the_bi
             own.map(apcm::Entry::residual_len).sum::<usize>()
         };
         assert!(cost(0) < cost(1) && cost(1) < cost(2) && cost(2) < cost(3) && cost(3) < cost(4));
-        assert!(entries.iter().step_by(6).any(|entry| entry.residual_len() == 0));
+        // Thirteen bytes say that there is a bound, where the code alone keeps it.
+        assert!(entries.iter().step_by(6).any(|entry| entry.residual_len() == 13));
         drop(entries);
         let hits = store.search(&data.get(5)).k(3).with_records().max_error(0.0).run().unwrap();
         assert_eq!(hits.len(), 3);

@@ -155,7 +155,8 @@ pub(super) fn recode(arguments: &Recode, json: bool) -> Outcome {
         })
         .run()?;
     bar.finish_and_clear();
-    store.close()?;
+    // Not closed: where the new store took its place, the old one is a file without a name.
+    drop(store);
     output::result(json, &report, || {
         format!(
             "{} records moved to {}, {} of them by an earlier run; error {:.3e} -> at most {:.3e} (the move added \

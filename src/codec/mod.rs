@@ -95,6 +95,12 @@ pub trait Codec: Debug + Send + Sync + 'static {
     /// [`Format`](Error::Format) for bytes that this codec cannot have written.
     fn decode(&self, codes: &[StoredCode<'_>]) -> Result<Records>;
 
+    /// The largest number that decoding adds up, where reconstructions may be small differences of large ones: backends
+    /// differ by its rounding.
+    fn reconstruction_scale(&self) -> f32 {
+        0.0
+    }
+
     /// Length of a search vector.
     fn search_dims(&self, similarity: Similarity) -> usize;
 

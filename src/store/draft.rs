@@ -55,7 +55,7 @@ impl<C: Fn(u32) -> u32> Draft<'_, C> {
             }
             Op::Inherit(other) => {
                 let next_seq = self.state.next_seq.max(other.next_seq);
-                self.state = StoreState { next_seq, byte_budget: self.state.byte_budget, ..other };
+                self.state = StoreState { next_seq, ..other };
                 Ok(())
             }
             Op::RemoveKey(key) => match self.rows.slot_of(&key)? {

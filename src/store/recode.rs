@@ -73,17 +73,19 @@ impl<'a> Recode<'a> {
 
     /// Moves every memory: ids, keys, metadata, pins, expiries, counts and ingest positions stay what they are.
     ///
-    /// The new store grows beside its name, as `NAME.recoding`, in durable transactions; a run that was interrupted
-    /// goes on where it stopped, and one whose source was written to meanwhile moves what changed. Only when all is
-    /// there the file gets its name. Where that is the old store's own, the old file is whole until that moment; its
-    /// handle must be dropped and the store opened again.
+    /// The new store grows beside its name, as `NAME.<source>.recoding`, in durable transactions; a run that was
+    /// interrupted goes on where it stopped, and moves what was written to the source between the runs. During a run the
+    /// source's writers wait (do not write to it from the progress callback). Only when all is there the file gets its
+    /// name. Where that is the old store's own, the old file is whole until that moment, and its handle is
+    /// [`Poisoned`](Error::Poisoned) from then on: drop it, and open the store again.
     ///
-    /// Lossless memories stay lossless. Bounded ones keep a residual, and their error grows by a fifth at most. Damaged
+    /// Lossless memories stay lossless. Bounded ones keep a residual, and their error grows by a quarter at most. Damaged
     /// memories cannot be decoded, and end the move with their error: remove them first.
     ///
     /// # Errors
     /// [`Exists`](Error::Exists), [`RecordShape`](Error::RecordShape) for a codec of other records,
-    /// [`Cancelled`](Error::Cancelled), [`Corrupt`](Error::Corrupt); the old file is never touched.
+    /// [`Cancelled`](Error::Cancelled), [`Corrupt`](Error::Corrupt), [`OverBudget`](Error::OverBudget) when under the new
+    /// codec all memories take more than the store's byte budget; the old file is never touched.
     pub fn run(mut self) -> Result<RecodeReport> {
         let shape = self.from.inner.header.shape;
         check_shape(shape, self.codec.shape())?;
@@ -91,7 +93,9 @@ impl<'a> Recode<'a> {
         if self.to.exists() && !in_place {
             return Err(Error::Exists { path: self.to });
         }
-        let partial = partial_path(&self.to);
+        // Nobody writes to the source meanwhile: what came after the snapshot would be missing in the result.
+        let writing = self.from.inner.writer.lock();
+        let partial = partial_path(&self.to, &self.from.inner.header.uuid.0);
         let into = self.destination(&partial)?;
         let mut report = RecodeReport {
             records: 0,
@@ -120,10 +124,21 @@ impl<'a> Recode<'a> {
             }
         }
         drop(entries);
-        inherit(self.from, &into)?;
         report.stored_after = into.inner.live.read().stored();
+        // The new store has the old one's budget; it must not begin by dropping what was just moved.
+        if let Some(budget) = self.from.inner.live.read().state().byte_budget
+            && report.stored_after > budget
+        {
+            return Err(Error::OverBudget { needed: report.stored_after, budget });
+        }
+        inherit(self.from, &into)?;
         into.close()?;
         std::fs::rename(&partial, &self.to).map_err(Error::io(&self.to))?;
+        if in_place {
+            // The old handle still holds the old file, which has no name any more: nothing may be written to it.
+            self.from.inner.poisoned.store(true, std::sync::atomic::Ordering::Release);
+        }
+        drop(writing);
         sync_folder(folder_of(&self.to))?;
         let records = (report.records as f64).max(1.0);
         report.error_before /= records;
@@ -137,27 +152,28 @@ impl<'a> Recode<'a> {
         let header = &self.from.inner.header;
         let image = self.codec.image()?;
         if partial.exists() {
-            let opened = Store::builder().shared_clock(self.from.inner.clock.clone()).open(partial);
             let wanted = crate::codec::fingerprint(&image.encode()?);
-            if let Ok(store) = opened
-                && store.inner.header.fingerprint == wanted
-                && store.inner.header.capacity == header.capacity
-                && store.inner.header.similarity == header.similarity
-            {
-                return Ok(store);
+            match Store::builder().shared_clock(self.from.inner.clock.clone()).open(partial) {
+                Ok(store)
+                    if store.inner.header.fingerprint == wanted
+                        && store.inner.header.capacity == header.capacity
+                        && store.inner.header.similarity == header.similarity =>
+                {
+                    return Ok(store);
+                }
+                // Another codec's beginning, or one that never became a store: nobody else's file has this name.
+                Ok(_) | Err(Error::NotAStore { .. } | Error::Corrupt { .. } | Error::TooNew { .. }) => {}
+                // In use, or out of reach: that is no reason to delete it.
+                Err(error) => return Err(error),
             }
-            // Another codec's, or not a store: nobody else's file has this name.
             std::fs::remove_file(partial).map_err(Error::io(partial))?;
         }
         let codec = crate::codec::load(&image.encode()?, Device::default())?;
-        let mut builder = Store::builder()
+        Store::builder()
             .capacity(header.capacity)
             .similarity(header.similarity)
-            .shared_clock(self.from.inner.clock.clone());
-        if let Some(budget) = self.from.inner.live.read().state().byte_budget {
-            builder = builder.byte_budget(budget);
-        }
-        builder.create_boxed(partial, codec)
+            .shared_clock(self.from.inner.clock.clone())
+            .create_boxed(partial, codec)
     }
 
     /// Removes what an interrupted run moved and the source no longer has.
@@ -177,8 +193,7 @@ impl<'a> Recode<'a> {
 
 /// Moves memories that are not there yet; adds to the report's sums.
 fn move_batch(into: &Store, batch: &[Entry<'_>], report: &mut RecodeReport) -> Result<()> {
-    let now = into.inner.now();
-    let there: Vec<bool> = batch.iter().map(|entry| into.inner.live.read().holds(entry.id(), now)).collect();
+    let there = batch.iter().map(|entry| is_there(into, entry)).collect::<Result<Vec<bool>>>()?;
     let Some(records) = Entry::records(batch)? else { return Ok(()) };
     let codec = into.inner.codec.as_ref();
     let encoded = codec.encode(&records)?;
@@ -233,6 +248,20 @@ fn move_batch(into: &Store, batch: &[Entry<'_>], report: &mut RecodeReport) -> R
     transaction.commit().map(drop)
 }
 
+/// Whether an earlier run moved this very memory. The number of the write is not enough: a source that was restored from
+/// a backup and written on has the same numbers for other memories, and pins change without a write.
+fn is_there(into: &Store, entry: &Entry<'_>) -> Result<bool> {
+    let inner = &into.inner;
+    let found = inner
+        .reading("look at the partial store", || inner.stored(&inner.handle.begin_read()?, entry.id()))?;
+    Ok(found.is_some_and(|found| {
+        found.written_at == entry.written_at()
+            && found.expires_at == entry.expires_at()
+            && found.pinned == entry.is_pinned()
+            && found.metadata == *entry.slot_metadata()
+    }))
+}
+
 /// Errors of two moves one after the other add up at most by their roots.
 fn summed(before: f32, added: f32) -> f32 {
     if before == 0.0 { added } else { (before.sqrt() + added.sqrt()).powi(2) }
@@ -276,9 +305,11 @@ fn inherit(from: &Store, into: &Store) -> Result<()> {
     into.flush()
 }
 
-fn partial_path(to: &Path) -> PathBuf {
+/// Beside the target, and named after the source too: another store's beginning is not this one's.
+fn partial_path(to: &Path, source: &[u8; 16]) -> PathBuf {
     let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(".recoding");
+    let source: String = source[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    name.push(format!(".{source}.recoding"));
     to.with_file_name(name)
 }
 

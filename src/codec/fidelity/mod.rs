@@ -69,22 +69,31 @@ pub(crate) fn residuals(
             (Fidelity::Bounded(bound), Some(decoded)) => {
                 let decoded = decoded.row(next);
                 next += 1;
-                match bounded::pack(record, decoded, bound) {
-                    bounded::Packed::Unneeded => None,
-                    bounded::Packed::Payload(payload) => {
-                        let mut restored = decoded.to_vec();
-                        bounded::add(&payload, &mut restored)?;
-                        let error = error_and_norm(record, &restored).0 as f32;
-                        Some(Residual { form: ResidualForm::Bounded, payload, error })
-                    }
-                    bounded::Packed::OutOfReach => Some(lossless_residual(record)),
-                }
+                Some(bounded_residual(record, decoded, bound, codec.reconstruction_scale()))
             }
             (Fidelity::Lossless, _) => Some(lossless_residual(record)),
             _ => None,
         });
     }
     Ok(residuals)
+}
+
+/// A difference that keeps the bound, or the record itself where none does.
+fn bounded_residual(record: &[f32], decoded: &[f32], bound: f32, scale: f32) -> Residual {
+    let payload = match bounded::pack(record, decoded, bound, scale) {
+        bounded::Packed::Unneeded => Vec::new(),
+        bounded::Packed::Payload(payload) => payload,
+        bounded::Packed::OutOfReach => return lossless_residual(record),
+    };
+    // What was meant is measured: sums of large and small numbers round.
+    let mut restored = decoded.to_vec();
+    let restores = bounded::add(&payload, &mut restored).is_ok()
+        && bounded::keeps(record, &restored, decoded, bound, scale);
+    if !restores {
+        return lossless_residual(record);
+    }
+    let error = error_and_norm(record, &restored).0 as f32;
+    Residual { form: ResidualForm::Bounded, payload, error }
 }
 
 fn lossless_residual(record: &[f32]) -> Residual {

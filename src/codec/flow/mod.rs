@@ -411,6 +411,10 @@ impl Codec for FlowCodec {
         Ok(Records::from_decoded(self.shape, values))
     }
 
+    fn reconstruction_scale(&self) -> f32 {
+        self.blueprint.mean.iter().flatten().fold(0.0, |largest, x| x.abs().max(largest))
+    }
+
     fn search_dims(&self, similarity: Similarity) -> usize {
         match (&self.mean_search, similarity) {
             (Some(_), Similarity::Cosine) => self.chain.kept() + 1,

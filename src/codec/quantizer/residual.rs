@@ -21,6 +21,8 @@ const BEAM_VALUES_MAX: usize = 1 << 28;
 const ROUNDS: usize = 10;
 /// Rows that each entry is shrunk toward zero by: an entry of one training row would be that row's noise.
 const SHRINKAGE: f64 = 1.0;
+/// Most bytes of all codebooks.
+const MODEL_BYTES_MAX: usize = 1 << 28;
 /// Rows encoded at a time.
 const BLOCK: usize = 64;
 
@@ -28,6 +30,8 @@ const BLOCK: usize = 64;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Residual {
     kept: usize,
+    /// The largest value of the training rows, which entries are stored as shares of.
+    scale: f32,
     stages: Vec<Centres>,
 }
 
@@ -47,14 +51,25 @@ impl Residual {
             return Err(Error::argument("the bytes of a code", range, bytes));
         }
         let width = data.width;
+        let model = bytes * ENTRIES * width * 2;
+        if model > MODEL_BYTES_MAX {
+            let most = MODEL_BYTES_MAX / (ENTRIES * width * 2);
+            let range = format!(
+                "at most {most}, whose codebooks of {width} coordinates take {MODEL_BYTES_MAX} bytes"
+            );
+            return Err(Error::argument("the bytes of a residual code", range, bytes));
+        }
         let beam = if data.training.len() * BEAM <= BEAM_VALUES_MAX { BEAM } else { 1 };
+        // Half precision reaches from 6e-8 to 65,504; data may not.
+        let scale = data.training.iter().fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
         let mut stages: Vec<Centres> = Vec::with_capacity(bytes);
         let mut beams: Vec<Beam> = data.training.par_chunks_exact(width).map(Beam::new).collect();
         for stage in 0..bytes {
             let left: Vec<f32> = beams.iter().flat_map(|beam| &beam.left[..width]).copied().collect();
             let centres = cluster(&left, width, ENTRIES, ROUNDS, SHRINKAGE, data.rng);
             // Stored in half precision, and trained on as it will be stored.
-            let mut values: Vec<f32> = centres.values.iter().map(|&x| f16::from_f32(x).to_f32()).collect();
+            let mut values: Vec<f32> =
+                centres.values.iter().map(|&x| f16::from_f32(x / scale).to_f32() * scale).collect();
             values.resize(ENTRIES * width, 0.0);
             let centres = Centres::new(width, values);
             beams.par_chunks_mut(BLOCK).for_each(|beams| advance(beams, &centres, beam));
@@ -65,7 +80,7 @@ impl Residual {
         }
         // Ended early: the bytes that have no codebook yet add nothing.
         stages.resize(bytes, Centres::new(width, vec![0.0; ENTRIES * width]));
-        Ok(Self { kept: width, stages })
+        Ok(Self { kept: width, scale, stages })
     }
 
     pub(super) fn kept(&self) -> usize {
@@ -96,7 +111,10 @@ impl Residual {
     }
 
     pub(super) fn store(&self, image: &mut CodecImage) {
-        let values: Vec<f32> = self.stages.iter().flat_map(|stage| &stage.values).copied().collect();
+        let shares = |stage: &Centres| stage.values.iter().map(|x| x / self.scale).collect::<Vec<f32>>();
+        let values: Vec<f32> = self.stages.iter().flat_map(shares).collect();
+        let scale = [self.scale];
+        image.tensors.push(tensor("quantizer.scale".to_owned(), &[1], &scale, WeightPrecision::F32));
         let dims = [self.stages.len(), ENTRIES, self.kept];
         image.tensors.push(tensor("quantizer.codebooks".to_owned(), &dims, &values, WeightPrecision::F16));
     }
@@ -104,8 +122,9 @@ impl Residual {
     pub(super) fn load(kept: usize, code_len: usize, image: &CodecImage) -> Result<Self> {
         let dims = [code_len, ENTRIES, kept];
         let values = floats(image.tensor("quantizer.codebooks", ElementType::F16, &dims)?)?;
-        let stages = values.chunks_exact(ENTRIES * kept).map(|stage| Centres::new(kept, stage.to_vec()));
-        Ok(Self { kept, stages: stages.collect() })
+        let scale = floats(image.tensor("quantizer.scale", ElementType::F32, &[1])?)?[0];
+        let stage = |stage: &[f32]| Centres::new(kept, stage.iter().map(|share| share * scale).collect());
+        Ok(Self { kept, scale, stages: values.chunks_exact(ENTRIES * kept).map(stage).collect() })
     }
 }
 
@@ -179,7 +198,7 @@ mod tests {
         let residual = fitted(3, &rows, 4);
         let mut last = f32::INFINITY;
         for stages in 1..=3 {
-            let part = Residual { kept: 4, stages: residual.stages[..stages].to_vec() };
+            let part = Residual { kept: 4, scale: 1.0, stages: residual.stages[..stages].to_vec() };
             let error = |codes: &[Vec<u8>]| {
                 let mut out = [0.0; 4];
                 let rows = rows.chunks_exact(4).zip(codes);

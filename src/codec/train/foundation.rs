@@ -22,6 +22,8 @@ const LEVEL_SHARE: f64 = 0.15;
 /// Most coordinates of an entropy-coded or residual quantizer, whose models grow with them.
 const COORDINATES_MAX: usize = 768;
 const CODEBOOK_COORDINATES_MAX: usize = 256;
+/// A candidate that spends more than this over what was asked for is no candidate.
+const BYTES_TOLERANCE: f64 = 1.02;
 /// Charts of the smaller entropy-coded candidate.
 const FEWER_CHARTS: usize = 4;
 /// Below this many training records a mixture may not be worth its charts, and one chart is tried beside it.
@@ -77,7 +79,9 @@ impl Choice {
     fn candidates(self, training: usize, validates: bool) -> Vec<QuantizerSpec> {
         match self {
             Self::Given(spec) => vec![spec],
-            Self::Auto(bytes) if !validates => vec![QuantizerSpec::Allocated(bytes)],
+            Self::Auto(bytes) if !validates || bytes < super::ENTROPY_BYTES_MIN => {
+                vec![QuantizerSpec::Allocated(bytes)]
+            }
             Self::Auto(bytes) => {
                 let entropy = |charts| {
                     QuantizerSpec::Entropy(EntropySpec { rate: Rate::Mean(bytes), max_bytes: None, charts })
@@ -111,9 +115,17 @@ impl Foundation {
             if best.is_some() && session.clock.is_over() {
                 break;
             }
-            let quantizer = basis.quantizer(session, spec)?;
+            let quantizer = match basis.quantizer(session, spec) {
+                Ok(quantizer) => quantizer,
+                // One that cannot be fitted to this data is no reason to have none.
+                Err(_) if best.is_some() => continue,
+                Err(error) => return Err(error),
+            };
             let tried = basis.judge(session, &quantizer, spec)?;
-            if best.as_ref().is_none_or(|(error, _)| tried.error.is_some_and(|tried| tried < *error)) {
+            let too_long = tried.bytes.is_some_and(|bytes| bytes > spec.bytes() as f64 * BYTES_TOLERANCE);
+            if best.is_some() && too_long {
+                choices.push(tried);
+            } else if best.as_ref().is_none_or(|(error, _)| tried.error.is_some_and(|tried| tried < *error)) {
                 choices.iter_mut().for_each(|choice: &mut QuantizerChoice| choice.chosen = false);
                 best = Some((tried.error.unwrap_or(f64::INFINITY), quantizer));
                 choices.push(QuantizerChoice { chosen: true, ..tried });

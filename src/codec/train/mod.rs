@@ -410,12 +410,17 @@ impl Options {
             return Err(Error::argument("the bytes of a code", range, bytes));
         }
         if let QuantizerSpec::Entropy(spec) = spec {
-            let least = entropy_bytes_min(spec);
+            let least = match spec.rate {
+                // A cap below the mean leaves no mean to be met.
+                Rate::Mean(bytes) => bytes.max(entropy_bytes_min(spec)),
+                _ => entropy_bytes_min(spec),
+            };
             if let Some(asked) = spec.max_bytes.filter(|&asked| asked < least || asked > limits::CODE_LEN_MAX)
             {
                 let range = format!("{least} to {}", limits::CODE_LEN_MAX);
                 return Err(Error::argument("the longest code", range, asked));
             }
+            let least = entropy_bytes_min(spec);
             if matches!(spec.rate, Rate::Mean(_) | Rate::Fixed(_)) && bytes < least {
                 let range = format!("at least {least} where codes are entropy coded");
                 return Err(Error::argument("the bytes of a code", range, bytes));
@@ -527,10 +532,13 @@ fn name_of(spec: QuantizerSpec) -> &'static str {
     }
 }
 
+/// Fewest bytes on average that entropy coding is worth.
+const ENTROPY_BYTES_MIN: usize = 4;
+
 /// Fewest bytes an entropy-coded quantizer can be asked for: the level and the chart must fit, come what may.
 fn entropy_bytes_min(spec: EntropySpec) -> usize {
     match spec.rate {
-        Rate::Mean(_) => 4,
+        Rate::Mean(_) => ENTROPY_BYTES_MIN,
         Rate::Fixed(_) | Rate::Error(_) => 8,
     }
 }

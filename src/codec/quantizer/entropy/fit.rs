@@ -164,8 +164,7 @@ impl Entropy {
             }
             mixture = Mixture::fit(data.training, data.width, &assigned)?;
         }
-        let mut chart_counts = vec![0.0; mixture.len()];
-        assigned.iter().for_each(|&chart| chart_counts[chart] += 1.0);
+        let chart_counts = mixture.rows();
         let mut order: Vec<usize> = (0..rows).collect();
         order.shuffle(data.rng);
         let sample: Vec<f32> = order
@@ -193,20 +192,26 @@ impl Entropy {
             }
         }
         let judges = if data.validation.is_empty() { &sample } else { data.validation };
-        let mut entropy = draft.at(step)?;
-        let mut looks = Vec::new();
+        let mut looks: Vec<(f64, f64)> = Vec::new();
+        let mut best: Option<(f64, f64, Self)> = None;
         for _ in 0..STEP_LOOKS {
-            let value = aim.of(Survey::of(&entropy, judges).seen);
+            let candidate = draft.at(step)?;
+            let value = aim.of(Survey::of(&candidate, judges).seen);
             looks.push((step, value));
-            let off = (value / aim.target() - 1.0).abs();
+            let off = (value / aim.target()).ln().abs();
+            if best.as_ref().is_none_or(|(least, ..)| off < *least) {
+                best = Some((off, value, candidate));
+            }
             let next = aim.next(&looks).unwrap_or(step).max(least);
             if off < STEP_TOLERANCE || (next / step - 1.0).abs() < 1e-5 {
                 break;
             }
             step = next;
-            entropy = draft.at(step)?;
         }
-        if let (Rate::Error(asked), Some(&(_, reached))) = (spec.rate, looks.last())
+        let Some((_, reached, mut entropy)) = best else {
+            return Err(Error::argument("the training data", "records with finite lengths", "none"));
+        };
+        if let Rate::Error(asked) = spec.rate
             && reached > 1.05 * aim.target()
         {
             let reached = (reached + data.outside) / data.values as f64;

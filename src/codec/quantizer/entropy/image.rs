@@ -24,10 +24,10 @@ impl Entropy {
             .flat_map(|(axis, scale)| axis.iter().map(move |x| (x / scale).round() as i8 as u8));
         let counts: Vec<u32> = charts.iter().map(|chart| chart.buckets.len() as u32).collect();
         let buckets: Vec<u8> = charts.iter().flat_map(|chart| &chart.buckets).copied().collect();
-        let half = WeightPrecision::F16;
         let name = |name: &str| format!("quantizer.{name}");
         image.tensors.push(tensor(name("step"), &[1], &[self.step], WeightPrecision::F32));
-        image.tensors.push(tensor(name("means"), &[charts.len(), width], &means, half));
+        let single = WeightPrecision::F32;
+        image.tensors.push(tensor(name("means"), &[charts.len(), width], &means, single));
         image.tensors.push(NamedTensor {
             name: name("axes"),
             element: ElementType::U8,
@@ -77,7 +77,7 @@ impl Entropy {
         if step <= 0.0 {
             return Err(invalid("the step of a quantizer", u64::from(step.to_bits())));
         }
-        let means = floats(exactly("means", ElementType::F16, &[axis_counts.len(), width])?)?;
+        let means = floats(exactly("means", ElementType::F32, &[axis_counts.len(), width])?)?;
         let levels = &exactly("axes", ElementType::U8, &[axes_in_all, width])?.bytes;
         let scales = floats(exactly("axis_scales", ElementType::F32, &[axes_in_all])?)?;
         let axes: Vec<f32> = levels

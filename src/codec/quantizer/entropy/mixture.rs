@@ -24,6 +24,7 @@ pub(super) struct Mixture {
 }
 
 struct Part {
+    rows: usize,
     mean: Vec<f32>,
     /// `[axis, width]`
     axes: Vec<f32>,
@@ -55,7 +56,7 @@ impl Mixture {
                 let covariance = Mat::from_fn(width, width, |i, j| {
                     (f64::from(scatter[(i, j)]) + pooled_weight * pooled[(i, j)]) / weight
                 });
-                Part::new(mean, &covariance)
+                Part::new(members.len(), mean, &covariance)
             })
             .collect::<Result<_>>()?;
         Ok(Self { width, parts })
@@ -79,13 +80,18 @@ impl Mixture {
         Charts::new(self.width, self.parts.iter().map(chart).collect())
     }
 
+    /// How many rows each part was fitted to.
+    pub(super) fn rows(&self) -> Vec<f64> {
+        self.parts.iter().map(|part| part.rows as f64).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.parts.len()
     }
 }
 
 impl Part {
-    fn new(mean: Vec<f64>, covariance: &Mat<f64>) -> Result<Self> {
+    fn new(rows: usize, mean: Vec<f64>, covariance: &Mat<f64>) -> Result<Self> {
         let width = mean.len();
         let solved = covariance.self_adjoint_eigen(Side::Lower).map_err(|cause| {
             Error::argument(
@@ -101,7 +107,7 @@ impl Part {
             axes.extend((0..width).map(|i| solved.U()[(i, axis)] as f32));
             variances.push(solved.S().column_vector()[axis].max(0.0));
         }
-        Ok(Self { mean: mean.into_iter().map(|x| x as f32).collect(), axes, variances })
+        Ok(Self { rows, mean: mean.into_iter().map(|x| x as f32).collect(), axes, variances })
     }
 }
 

@@ -282,7 +282,8 @@ impl Entropy {
             context = context.after(point(quantizer, index).unsigned_abs(), self.tables.expected[bucket]);
             state = next_state(state, index);
         }
-        Some(())
+        // Impossible scales and centroids pass one by one and overflow together: such a code means nothing.
+        kept.iter().all(|value| value.is_finite()).then_some(())
     }
 }
 
