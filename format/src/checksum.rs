@@ -4,7 +4,8 @@
 //! wrote to the wrong place carries a perfect plain CRC. The key is fed to the CRC before the value.
 //! CRC-32 finds accidents, not attackers; nothing here claims to resist forgery.
 
-use crate::StoreUuid;
+use crate::bytes::split_crc;
+use crate::{DecodeError, StoreUuid};
 
 /// The table a value is stored in. The numbers are part of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,15 @@ impl Place {
             hasher.update(part);
         }
         hasher.finalize()
+    }
+
+    /// The body of a value that ends with its CRC.
+    ///
+    /// # Errors
+    /// [`Checksum`](DecodeError::Checksum) for damage or a value of another place.
+    pub(crate) fn body<'a>(&self, what: &'static str, value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+        let (body, crc) = split_crc(what, value)?;
+        if self.crc(&[body]) == crc { Ok(body) } else { Err(DecodeError::Checksum { what }) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Access counts, apart from the codes so that a flush rewrites little.
 
-use crate::bytes::{Reader, split_crc};
+use crate::bytes::Reader;
 use crate::limits::COUNTERS_PER_CHUNK;
 use crate::{DecodeError, Place};
 
@@ -31,10 +31,7 @@ impl CounterChunk {
     /// # Errors
     /// Wrong length or checksum.
     pub fn decode(bytes: &[u8], place: Place) -> Result<Self, DecodeError> {
-        let (body, crc) = split_crc(WHAT, bytes)?;
-        if place.crc(&[body]) != crc {
-            return Err(DecodeError::Checksum { what: WHAT });
-        }
+        let body = place.body(WHAT, bytes)?;
         let mut reader = Reader::new(WHAT, body);
         let mut counts = [0; COUNTERS_PER_CHUNK];
         for count in &mut counts {

@@ -11,7 +11,7 @@
 //! bincode is unmaintained and frozen at 2.0.1. It stays behind this frame, which checks length and CRC first,
 //! and it always runs with a byte limit; nothing on a hot path goes through it.
 
-use crate::bytes::{Reader, split_crc};
+use crate::bytes::Reader;
 use crate::limits::METADATA_LEN_MAX;
 use crate::{DecodeError, Place};
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
@@ -70,10 +70,7 @@ pub fn seal<T: Framed>(value: &T, place: Place) -> Result<Vec<u8>, DecodeError> 
 /// # Errors
 /// Any damage, another kind, a newer schema, a payload that does not end where its length says.
 pub fn open<T: Framed>(bytes: &[u8], place: Place) -> Result<T, DecodeError> {
-    let (body, crc) = split_crc(T::WHAT, bytes)?;
-    if place.crc(&[body]) != crc {
-        return Err(DecodeError::Checksum { what: T::WHAT });
-    }
+    let body = place.body(T::WHAT, bytes)?;
     let mut reader = Reader::new(T::WHAT, body);
     let kind = reader.u8()?;
     if kind != T::KIND {

@@ -8,7 +8,7 @@
 //! last 4  CRC-32, keyed by (store, residuals, slot)
 //! ```
 
-use crate::bytes::{Reader, split_crc};
+use crate::bytes::Reader;
 use crate::limits::RESIDUAL_LEN_MAX;
 use crate::{DecodeError, Place, StoredReal};
 
@@ -66,10 +66,7 @@ impl<'a> ResidualRecord<'a> {
     /// [`Checksum`](DecodeError::Checksum) for damage or a residual of another slot, and the other variants for
     /// impossible fields.
     pub fn decode(bytes: &'a [u8], place: Place) -> Result<Self, DecodeError> {
-        let (body, crc) = split_crc(WHAT, bytes)?;
-        if place.crc(&[body]) != crc {
-            return Err(DecodeError::Checksum { what: WHAT });
-        }
+        let body = place.body(WHAT, bytes)?;
         let mut reader = Reader::new(WHAT, body);
         let first = reader.u8()?;
         if first >> 4 != VERSION {

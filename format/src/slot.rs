@@ -15,7 +15,7 @@
 //! ```
 //! A 32-byte code must not drown in its header, so optional fields exist only where their flag is set.
 
-use crate::bytes::{Reader, split_crc};
+use crate::bytes::Reader;
 use crate::limits::CODE_LEN_MAX;
 use crate::{DecodeError, Place};
 
@@ -167,10 +167,7 @@ impl<'a> SlotRecord<'a> {
     /// [`Checksum`](DecodeError::Checksum) for damage or a record of another slot, [`TooNew`](DecodeError::TooNew)
     /// for a later layout, and the other variants for impossible fields.
     pub fn decode(bytes: &'a [u8], place: Place) -> Result<Self, DecodeError> {
-        let (body, crc) = split_crc(WHAT, bytes)?;
-        if place.crc(&[body]) != crc {
-            return Err(DecodeError::Checksum { what: WHAT });
-        }
+        let body = place.body(WHAT, bytes)?;
         let mut reader = Reader::new(WHAT, body);
         let first = reader.u8()?;
         if first >> 4 != VERSION {

@@ -4,8 +4,8 @@ use super::arguments::Report;
 use super::{Outcome, output};
 use crate::Similarity;
 use crate::codec::{
-    Autoencoder, Codec, FlowCodec, GaussianBound, PlainCodec, Progress, QuantizerSpec, StageReport,
-    StoredCode, TrainReport, Trained, counted_bytes,
+    Autoencoder, Codec, Encoded, FlowCodec, GaussianBound, PlainCodec, Progress, QuantizerSpec, StageReport,
+    StoredCode, TrainReport, Trained,
 };
 use crate::error::{Error, Result};
 use crate::ingest::Dataset;
@@ -284,11 +284,7 @@ fn measured(method: &str, nominal: usize, data: &Data, codec: FlowCodec) -> Resu
     let began = Instant::now();
     let decoded = codec.decode(&codes)?;
     let decode_per_s = data.held_out.len() as f64 / began.elapsed().as_secs_f64();
-    let variable = codec.quantizer().is_variable();
-    let counted = |encoded: &crate::codec::Encoded| match variable {
-        true => counted_bytes(encoded.code.len()),
-        false => encoded.code.len() as f64,
-    };
+    let counted = |encoded: &Encoded| codec.quantizer().counted_bytes(encoded.code.len());
     let bytes = encoded.iter().map(counted).sum::<f64>() / encoded.len() as f64;
     let folder = tempfile::tempdir().map_err(Error::io(Path::new("a temporary folder")))?;
     let path = folder.path().join("report.apcm");

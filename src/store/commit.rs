@@ -3,6 +3,7 @@
 use super::Inner;
 use super::counts::Taken;
 use super::draft::Draft;
+use super::file::folder_of;
 use super::guard::{guarded, is_fatal, storage};
 use super::live::SlotSize;
 use super::memory::Committed;
@@ -94,10 +95,8 @@ impl Inner {
             })
             .sum();
         let needed = 2 * bytes as u64 + SPACE_MARGIN;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(std::path::Path::new("."));
         // A file system that cannot say how much is free is written to all the same; it will say when it is full.
-        match fs4::available_space(folder) {
+        match fs4::available_space(folder_of(&self.path)) {
             Ok(available) if available < needed => Err(Error::NoSpace { needed, available }),
             _ => Ok(()),
         }

@@ -79,7 +79,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<(Handle, StoreHeader)> {
 
 /// Creates the file: built under a temporary name beside it, synced, then renamed, never over another file.
 pub(super) fn create(path: &Path, header: &StoreHeader, codec: &[u8], state: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     if path.exists() {
         return Err(Error::Exists { path: path.to_owned() });
     }
@@ -115,6 +115,11 @@ pub(super) fn create(path: &Path, header: &StoreHeader, codec: &[u8], state: &[u
         }
     })?;
     sync_folder(folder)
+}
+
+/// The folder a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The codec's image, put together from its chunks.

@@ -1,7 +1,7 @@
 //! Moving a store to another codec: decode, encode, and say what that added to the error.
 
 use super::Store;
-use super::file::sync_folder;
+use super::file::{folder_of, sync_folder};
 use super::guard::storage;
 use super::iter::Entry;
 use super::tables::META;
@@ -311,10 +311,6 @@ fn partial_path(to: &Path, source: &[u8; 16]) -> PathBuf {
     let source: String = source[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     name.push(format!(".{source}.recoding"));
     to.with_file_name(name)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

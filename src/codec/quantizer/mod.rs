@@ -83,6 +83,11 @@ impl Quantizer {
         matches!(self, Self::Entropy(entropy) if entropy.is_variable())
     }
 
+    /// Bytes of a code with what it needs beside it: its length and a flag, where lengths vary.
+    pub fn counted_bytes(&self, code_len: usize) -> f64 {
+        if self.is_variable() { counted_bytes(code_len) } else { code_len as f64 }
+    }
+
     /// Encodes rows of kept coordinates, on all cores.
     ///
     /// # Shapes

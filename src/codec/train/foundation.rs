@@ -7,7 +7,7 @@ use crate::codec::flow::principal_axes::PrincipalAxes;
 use crate::codec::flow::restore::PredictorScales;
 use crate::codec::flow::weights;
 use crate::codec::quantizer::{
-    Data, EntropySpec, Quantizer, QuantizerSpec, Rate, counted_bytes,
+    Data, EntropySpec, Quantizer, QuantizerSpec, Rate,
     water::{left, rate, water_level},
 };
 use crate::error::{Error, Result};
@@ -280,13 +280,10 @@ impl Basis {
         for (row, code) in given.chunks_exact_mut(kept).zip(&codes) {
             quantizer.decode(code, row)?;
         }
-        let counted = |code: &Vec<u8>| match quantizer.is_variable() {
-            true => counted_bytes(code.len()),
-            false => code.len() as f64,
-        };
         let outside: f64 = self.variances[self.latent_len..].iter().sum();
         let inside = super::ordered::squared(&self.choosing, &given, self.latent_len, kept) / rows as f64;
-        choice.bytes = Some(codes.iter().map(counted).sum::<f64>() / rows as f64);
+        choice.bytes =
+            Some(codes.iter().map(|code| quantizer.counted_bytes(code.len())).sum::<f64>() / rows as f64);
         choice.error = Some((inside + outside) / session.values() as f64);
         Ok(choice)
     }
