@@ -94,7 +94,10 @@ pub(super) fn run(arguments: &Train, json: bool) -> Outcome {
         ];
         for choice in &report.quantizers {
             let verdict = if choice.chosen { "taken" } else { "left out: another loses less" };
-            let charts = choice.charts.map_or(String::new(), |charts| format!(", {charts} charts"));
+            let charts = choice.charts.map_or(String::new(), |charts| match charts {
+                1 => ", 1 chart".to_owned(),
+                charts => format!(", {charts} charts"),
+            });
             if let (Some(bytes), Some(error)) = (choice.bytes, choice.error) {
                 let said = format!("{bytes:.1} bytes{charts}, error {error:.3e}, {verdict}");
                 rows.push((choice.quantizer, said));

@@ -7,7 +7,7 @@ use crate::summary::ErrorSummary;
 use embedded_graphics::mono_font::{MonoTextStyle, ascii::FONT_6X10};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
-use embedded_graphics::primitives::{Line, Polyline, PrimitiveStyle, Rectangle};
+use embedded_graphics::primitives::{Line, PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Alignment, Text};
 use std::convert::Infallible;
 use std::path::Path;
@@ -208,8 +208,11 @@ impl Plot<'_> {
                 .filter(|(x, y)| x.is_finite() && y.is_finite())
                 .map(|&(x, y)| frame.place(along(x), y))
                 .collect();
-            let Ok(()) =
-                Polyline::new(&line).into_styled(PrimitiveStyle::with_stroke(color, 2)).draw(&mut canvas);
+            // Line by line: the joints of a thick polyline overflow in embedded-graphics 0.8 where it turns sharply.
+            for ends in line.windows(2) {
+                let segment = Line::new(ends[0], ends[1]);
+                let Ok(()) = segment.into_styled(PrimitiveStyle::with_stroke(color, 2)).draw(&mut canvas);
+            }
             if line.len() <= 12 {
                 for &point in &line {
                     let dot = Rectangle::with_center(point, Size::new(6, 6));
@@ -303,5 +306,23 @@ fn tidy(value: f64, spread: f64) -> String {
         spread if spread >= 20.0 => format!("{value:.0}"),
         spread if spread >= 2.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_that_turn_sharply_or_stand_still_are_drawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plot.png");
+        let saw: Vec<(f64, f64)> =
+            (0..400).map(|i| (f64::from(i / 3), f64::from(i * 7919 % 101 - 50).powi(3))).collect();
+        for points in [saw, vec![(0.0, 1.0), (10.0, 0.998), (20.0, 0.999)], vec![(1.0, 1.0); 3], vec![]] {
+            let curves = [Curve { name: "a", points }];
+            Plot { title: "t", across: "x", logarithmic: false, curves: &curves }.save(&path).unwrap();
+            assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
+        }
     }
 }

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(missing_docs, unreachable_pub, reason = "test helpers")]
 
+#[cfg(feature = "cli")]
+pub mod shell;
+
 use apcm::{
     Codec, CodecInfo, Encoded, PlainCodec, Record, RecordShape, Records, Similarity, Store, StoreBuilder,
     StoredCode,

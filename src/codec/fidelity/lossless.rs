@@ -4,10 +4,11 @@
 //! 0   form
 //! ..  the values in that form
 //! ```
-//! Three forms are tried and the shortest is kept: a palette of the different values and an index for each, which is
-//! what images are; two bytes a value where half precision holds them all, which is what many embeddings are; four
-//! bytes a value, bytes of equal weight side by side. All are deflated. Nothing here depends on a reconstruction, so
-//! nothing here depends on a backend.
+//! Four forms are tried and the shortest is kept: one byte a value where all are whole numbers over the same divisor,
+//! which is what images are; a palette of the different values and an index for each; two bytes a value where half
+//! precision holds them all, which is what many embeddings are; four bytes a value, bytes of equal weight side by
+//! side. All are deflated. Nothing here depends on a reconstruction, so nothing here depends on a backend: the one
+//! operation is a division of two small whole numbers, which IEEE 754 rounds alike everywhere.
 
 use super::malformed;
 use crate::error::Result;
@@ -20,12 +21,16 @@ use std::io::{Read, Write};
 const PALETTE: u8 = 0;
 const HALF: u8 = 1;
 const SINGLE: u8 = 2;
+const WHOLE: u8 = 3;
+/// What bytes are divided by to become values: 255 in images scaled to `[0, 1]`, 1 in those that are not.
+const DIVISORS: [u8; 2] = [255, 1];
 /// Deflate's best; records are small.
 const LEVEL: u32 = 9;
 
 pub(super) fn pack(values: &[f32]) -> Vec<u8> {
     let forms = [palette(values), half(values), Some(single(values))];
-    let shortest = forms.into_iter().flatten().min_by_key(Vec::len);
+    let whole = DIVISORS.into_iter().find_map(|divisor| whole(values, divisor));
+    let shortest = forms.into_iter().chain([whole]).flatten().min_by_key(Vec::len);
     shortest.unwrap_or_default()
 }
 
@@ -57,6 +62,11 @@ pub(super) fn unpack(bytes: &[u8], count: usize) -> Result<Vec<f32>> {
                 .map(|i| f32::from_le_bytes([plane(0, i), plane(1, i), plane(2, i), plane(3, i)]))
                 .collect())
         }
+        WHOLE => {
+            let (&divisor, rest) = rest.split_first().ok_or_else(|| malformed("its divisor is missing"))?;
+            // By zero, values are not finite: an error below.
+            Ok(inflated(rest, count)?.iter().map(|&whole| over(whole, divisor)).collect())
+        }
         _ => Err(malformed("its form is none that is known")),
     }
     .and_then(|values: Vec<f32>| match values.iter().all(|value| value.is_finite()) {
@@ -82,6 +92,21 @@ fn palette(values: &[f32]) -> Option<Vec<u8>> {
         values.iter().filter_map(|value| colors.binary_search(&value.to_bits()).ok()).map(|at| at as u8),
     );
     Some(deflated(&[PALETTE, last], &body))
+}
+
+fn over(whole: u8, divisor: u8) -> f32 {
+    f32::from(whole) / f32::from(divisor)
+}
+
+fn whole(values: &[f32], divisor: u8) -> Option<Vec<u8>> {
+    let body: Option<Vec<u8>> = values
+        .iter()
+        .map(|&value| {
+            let whole = (value * f32::from(divisor)).round() as u8;
+            (over(whole, divisor).to_bits() == value.to_bits()).then_some(whole)
+        })
+        .collect();
+    body.map(|body| deflated(&[WHOLE, divisor], &body))
 }
 
 fn half(values: &[f32]) -> Option<Vec<u8>> {
@@ -137,8 +162,17 @@ mod tests {
                 f32::from_bits(state & 0x7f7f_ffff)
             })
             .collect();
+        let pixels: Vec<f32> = image.iter().map(|value| (value * 255.0).round()).collect();
+        let steps: Vec<f32> = (0..784).map(|i| ((i / 28 + i % 28) % 7) as f32 * 0.1).collect();
         let odd = vec![0.0, -0.0, f32::MIN_POSITIVE / 8.0, f32::MAX, -1.5];
-        for (values, form) in [(&image, PALETTE), (&embedding, HALF), (&wild, SINGLE), (&odd, SINGLE)] {
+        for (values, form) in [
+            (&image, WHOLE),
+            (&pixels, WHOLE),
+            (&steps, PALETTE),
+            (&embedding, HALF),
+            (&wild, SINGLE),
+            (&odd, SINGLE),
+        ] {
             let packed = pack(values);
             assert_eq!(bits(&unpack(&packed, values.len()).unwrap()), bits(values));
             if values.len() > 5 {

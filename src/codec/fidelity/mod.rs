@@ -16,8 +16,8 @@ pub enum Fidelity {
     #[default]
     Compact,
     /// Mean squared error per element of at most this, on every backend and at every batch size: a quantized
-    /// difference to the reconstruction is kept beside the code, as much as the bound needs. A bound that no
-    /// difference can guarantee is kept losslessly.
+    /// difference to the reconstruction is kept beside the code, as much as the bound needs. A record is kept
+    /// losslessly where no difference can guarantee the bound, or where that takes no more bytes.
     Bounded(f32),
     /// To the bit: the record itself is kept beside the code, compressed.
     Lossless,
@@ -78,7 +78,7 @@ pub(crate) fn residuals(
     Ok(residuals)
 }
 
-/// A difference that keeps the bound, or the record itself where none does.
+/// A difference that keeps the bound, or the record itself where none does or where it is shorter.
 fn bounded_residual(record: &[f32], decoded: &[f32], bound: f32, scale: f32) -> Residual {
     let payload = match bounded::pack(record, decoded, bound, scale) {
         bounded::Packed::Unneeded => Vec::new(),
@@ -91,6 +91,11 @@ fn bounded_residual(record: &[f32], decoded: &[f32], bound: f32, scale: f32) -> 
         && bounded::keeps(record, &restored, decoded, bound, scale);
     if !restores {
         return lossless_residual(record);
+    }
+    // An empty payload is a bound that the code alone keeps: nothing is shorter.
+    let lossless = (!payload.is_empty()).then(|| lossless_residual(record));
+    if let Some(lossless) = lossless.filter(|lossless| lossless.payload.len() <= payload.len()) {
+        return lossless;
     }
     let error = error_and_norm(record, &restored).0 as f32;
     Residual { form: ResidualForm::Bounded, payload, error }

@@ -115,6 +115,12 @@ impl Foundation {
             if best.is_some() && session.clock.is_over() {
                 break;
             }
+            // As many charts as an earlier candidate chose by itself.
+            if let QuantizerSpec::Entropy(EntropySpec { charts: charts @ Some(_), .. }) = spec
+                && choices.iter().any(|tried: &QuantizerChoice| tried.charts == charts)
+            {
+                continue;
+            }
             let quantizer = match basis.quantizer(session, spec) {
                 Ok(quantizer) => quantizer,
                 // One that cannot be fitted to this data is no reason to have none.
@@ -308,9 +314,13 @@ fn within_rank(
             purpose: format!("a code of {} bytes", spec.bytes()),
         });
     }
+    if rank == 0 {
+        let found = format!("{} that are all the same", split.training.len());
+        return Err(Error::argument("the training records", "records that differ from each other", found));
+    }
     match spec {
         // The records differ in fewer directions than the bytes could describe: a shorter code says it all.
-        QuantizerSpec::Allocated(bytes) if rank > 0 => Ok(QuantizerSpec::Allocated(bytes.min(rank))),
+        QuantizerSpec::Allocated(bytes) => Ok(QuantizerSpec::Allocated(bytes.min(rank))),
         other if asked <= rank => Ok(other),
         _ => Err(Error::argument(
             "the number of code values",
