@@ -45,3 +45,28 @@ pub struct Row {
     /// Records decoded a second.
     pub decode_per_s: Option<f64>,
 }
+
+/// Columns of a table of rows.
+#[cfg(feature = "cli")]
+pub(crate) const COLUMNS: usize = 9;
+
+#[cfg(feature = "cli")]
+impl Row {
+    /// Method, bytes, slot bytes, PSNR, relative error, SSIM, recall, encoded and decoded a second, as a table shows
+    /// them.
+    pub(crate) fn cells(&self) -> [String; COLUMNS] {
+        let number =
+            |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
+        [
+            self.method.clone(),
+            number(Some(self.bytes), 2),
+            number(self.slot_bytes, 1),
+            number(Some(self.psnr_db), 2),
+            number(self.relative_error, 4),
+            number(self.ssim, 3),
+            number(self.recall_at_10, 3),
+            number(self.encode_per_s, 0),
+            number(self.decode_per_s, 0),
+        ]
+    }
+}

@@ -65,22 +65,8 @@ impl Page<'_> {
                 (false, true) => " class=\"group\"",
                 (false, false) => "",
             };
-            let number = |value: Option<f64>, digits: usize| {
-                value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
-            };
-            let _ = writeln!(
-                out,
-                "<tr{class}><td>{}<td>{:.2}<td>{}<td>{:.2}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
-                escaped(&row.method),
-                row.bytes,
-                number(row.slot_bytes, 1),
-                row.psnr_db,
-                number(row.relative_error, 4),
-                number(row.ssim, 3),
-                number(row.recall_at_10, 3),
-                number(row.encode_per_s, 0),
-                number(row.decode_per_s, 0),
-            );
+            let cells = row.cells().map(|cell| escaped(&cell)).join("<td>");
+            let _ = writeln!(out, "<tr{class}><td>{cells}</tr>");
         }
         out.push_str("</table>\n");
         for figure in self.figures {

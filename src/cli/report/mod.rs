@@ -1,0 +1,113 @@
+//! `apcm report`: how codecs do on the user's own data.
+
+mod data;
+mod draw;
+mod measure;
+mod said;
+
+use super::arguments::Report;
+use super::{Outcome, output};
+use crate::codec::{Autoencoder, FlowCodec, GaussianBound, QuantizerSpec, TrainReport};
+use crate::error::{Error, Result};
+use crate::record::Records;
+use crate::report::page::{Figure, Page};
+use crate::report::{Row, psnr_db, variance};
+use crate::summary::ErrorSummary;
+use data::Data;
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+
+/// One trained codec of ours.
+struct Own {
+    bytes: usize,
+    report: TrainReport,
+    errors: Vec<f64>,
+    decoded: Records,
+    model_bytes: u64,
+    slot_bytes: f64,
+}
+
+pub(super) fn run(arguments: &Report, json: bool) -> Outcome {
+    let out = &arguments.out;
+    if arguments.bytes.is_empty() || arguments.bytes.contains(&0) {
+        return Err(
+            Error::argument("the bytes of a report", "one or more sizes of at least 1", "0 or none").into()
+        );
+    }
+    let time = Duration::try_from_secs_f64(arguments.minutes * 60.0)
+        .map_err(|_| Error::argument("the minutes", "a number of 0 or more", arguments.minutes))?;
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let data = Data::load(arguments)?;
+    let bound = GaussianBound::new(&data.training, &data.held_out)?;
+    let mut rows = vec![measure::mean_row(&data)];
+    let mut own = Vec::new();
+    for &bytes in &arguments.bytes {
+        let (row, found) = measure::ours(arguments, &data, bytes, time)?;
+        rows.push(row);
+        own.push(found);
+        for (method, spec) in [
+            ("pca-f32", QuantizerSpec::F32(bytes / 4)),
+            ("pca-f16", QuantizerSpec::F16(bytes / 2)),
+            ("pca-i8", QuantizerSpec::I8(bytes)),
+            ("pca-allocated", QuantizerSpec::Allocated(bytes)),
+        ] {
+            // Half a value cannot be kept, nor more values than there are.
+            if spec.bytes() != bytes || spec.values().unwrap_or(bytes) > data.training.shape().values() {
+                continue;
+            }
+            let codec = FlowCodec::pca(&data.training, spec)?;
+            rows.push(measure::measured(method, bytes, &data, codec)?.0);
+        }
+        if !arguments.no_autoencoder {
+            let trained = Autoencoder::train(&data.training, bytes, arguments.seed, Some(time))?;
+            let decoded = trained.reconstruct(&data.held_out)?;
+            rows.push(measure::judged("autoencoder-i8", bytes, bytes as f64, &data, &decoded));
+        }
+        let error = bound.error_at(bytes as f64);
+        rows.push(Row {
+            mse: error,
+            psnr_db: psnr_db(error),
+            relative_error: Some(error / variance(&data.held_out)),
+            ..measure::blank("gaussian-bound", bytes, bytes as f64)
+        });
+    }
+    let figures = draw::draw(out, &data, &rows, &own)?;
+    let said = said::said(&data, &own);
+    let page = Page {
+        title: "Bytes against error",
+        said: &said,
+        rows: &rows,
+        figures: &figures.iter().map(|(caption, png)| Figure { caption, png }).collect::<Vec<_>>(),
+    };
+    write(&out.join("report.html"), page.html().as_bytes())?;
+    let document = json!({
+        "records_trained": data.training.len(),
+        "records_heldout": data.held_out.len(),
+        "queries": data.queries.len(),
+        "record_bytes": data.record_bytes,
+        "rows": rows,
+        "codecs": own.iter().map(|own| json!({
+            "bytes": own.bytes,
+            "model_bytes": own.model_bytes,
+            "break_even_records": break_even(&data, own),
+            "seconds": own.report.seconds,
+            "quantizers": own.report.quantizers,
+            "stages": own.report.stages,
+            "errors": ErrorSummary::of(&draw::as_f32(&own.errors)),
+        })).collect::<Vec<_>>(),
+        "out": out.display().to_string(),
+    });
+    write(&out.join("report.json"), serde_json::to_string_pretty(&document).unwrap_or_default().as_bytes())?;
+    output::result(json, &document, || said::text(&rows, &said, out))
+}
+
+/// How many records it takes until the codec's own bytes are saved.
+fn break_even(data: &Data, own: &Own) -> Option<u64> {
+    let saved = data.record_bytes as f64 - own.slot_bytes;
+    (saved > 0.0).then(|| (own.model_bytes as f64 / saved).ceil() as u64)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).map_err(Error::io(path))
+}
