@@ -43,7 +43,8 @@ pub use error::{Error, Result};
 pub use filter::Filter;
 pub use record::{Record, Records};
 pub use store::{
-    Attributes, CodecStats, Committed, Description, Entries, Entry, Evicted, Hit, Memory, Put, Recode,
-    RecodeReport, Search, Stats, Store, StoreBuilder, Transaction,
+    Attributes, BackendError, CodecStats, Committed, Description, Entries, Entry, Evicted, Hit,
+    InMemoryBackend, Memory, Put, Recode, RecodeReport, Search, Stats, StorageBackend, Store, StoreBuilder,
+    Transaction,
 };
 pub use summary::ErrorSummary;

@@ -1,10 +1,11 @@
 //! Creating and opening stores.
 
 use super::counts::Counts;
-use super::file::{self, Handle};
+use super::file::{self, Contents, Handle};
 use super::flusher::Flusher;
 use super::guard::{guarded, storage};
 use super::live::{Live, SlotSize, row_bytes};
+use super::medium::{Medium, Shared};
 use super::tables::{
     COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, slot_place,
 };
@@ -18,7 +19,7 @@ use apcm_format::{
 };
 use parking_lot::{Mutex, RwLock};
 use rand::TryRng;
-use redb::ReadableTable;
+use redb::{ReadableTable, StorageBackend};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -120,11 +121,35 @@ impl StoreBuilder {
         self.create_boxed(path.as_ref(), Box::new(codec))
     }
 
+    /// Creates a store in storage of your own instead of a file: in memory, on a device, under encryption.
+    ///
+    /// The storage must be empty. It need not lock, but then nothing keeps two handles apart. A crash before this returns
+    /// may leave it half made: begin again with empty storage.
+    ///
+    /// ```
+    /// use apcm::{InMemoryBackend, PlainCodec, Record, Store};
+    /// # fn main() -> apcm::Result<()> {
+    /// let store = Store::builder().capacity(8).create_on(InMemoryBackend::new(), PlainCodec::new(&[2], 2)?)?;
+    /// store.insert(&Record::vector(vec![1.0, 0.0])?)?;
+    /// assert_eq!((store.len(), store.path()), (1, None));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_on(self, backend: impl StorageBackend, codec: impl Codec) -> Result<Store> {
+        self.create_in(Medium::Backend(Shared::new(backend)), Box::new(codec))
+    }
+
     /// Creates a store with a codec that is behind a pointer already.
     ///
     /// # Errors
     /// As [`create`](Self::create).
     pub fn create_boxed(self, path: &Path, codec: Box<dyn Codec>) -> Result<Store> {
+        self.create_in(Medium::File(path.to_owned()), codec)
+    }
+
+    fn create_in(self, medium: Medium, codec: Box<dyn Codec>) -> Result<Store> {
         if self.capacity == 0 || self.capacity > limits::CAPACITY_MAX {
             return Err(Error::argument(
                 "the capacity",
@@ -137,7 +162,7 @@ impl StoreBuilder {
         }
         let mut uuid = [0; 16];
         rand::rngs::SysRng.try_fill_bytes(&mut uuid).map_err(|error| Error::Io {
-            path: path.to_owned(),
+            path: medium.name().to_owned(),
             source: std::io::Error::other(error.to_string()),
         })?;
         let image = codec.image()?.encode()?;
@@ -156,9 +181,10 @@ impl StoreBuilder {
         StoreHeader::decode(&header.encode())?;
         let state = StoreState { next_seq: 1, byte_budget: self.byte_budget, ..StoreState::default() };
         let state = frame::seal(&state, meta_place(header.uuid, STATE))?;
-        file::create(path, &header, &image, &state)?;
+        let contents = Contents { header: &header, codec: &image, state: &state };
+        let opened = file::create(&medium, &contents)?;
         drop(image);
-        self.open_boxed(path, Some(codec), false)
+        self.finish(medium, opened, Some(codec))
     }
 
     /// Opens a store for reading and writing; the codec comes from the file.
@@ -166,7 +192,15 @@ impl StoreBuilder {
     /// # Errors
     /// As [`Store::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
-        self.open_boxed(path.as_ref(), None, false)
+        self.open_in(Medium::File(path.as_ref().to_owned()), None)
+    }
+
+    /// Opens a store that [`create_on`](Self::create_on) made, after a crash too.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; but what is in the storage is not promised to stay as it was when it is no store.
+    pub fn open_on(self, backend: impl StorageBackend) -> Result<Store> {
+        self.open_in(Medium::Backend(Shared::new(backend)), None)
     }
 
     /// Opens a store together with a codec of the user's own.
@@ -174,7 +208,7 @@ impl StoreBuilder {
     /// # Errors
     /// As [`Store::open`], and [`CodecMismatch`](Error::CodecMismatch) when another codec wrote the store.
     pub fn open_with_codec(self, path: impl AsRef<Path>, codec: impl Codec) -> Result<Store> {
-        self.open_boxed(path.as_ref(), Some(Box::new(codec)), false)
+        self.open_in(Medium::File(path.as_ref().to_owned()), Some(Box::new(codec)))
     }
 
     /// Opens a store for reading only.
@@ -182,12 +216,22 @@ impl StoreBuilder {
     /// # Errors
     /// As [`Store::open_read_only`].
     pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Store> {
-        self.open_boxed(path.as_ref(), None, true)
+        let path = path.as_ref();
+        let opened = file::open_read_only(path)?;
+        self.finish(Medium::File(path.to_owned()), opened, None)
     }
 
-    fn open_boxed(self, path: &Path, codec: Option<Box<dyn Codec>>, read_only: bool) -> Result<Store> {
-        let (handle, header) =
-            if read_only { file::open_read_only(path)? } else { file::open_writable(path)? };
+    fn open_in(self, medium: Medium, codec: Option<Box<dyn Codec>>) -> Result<Store> {
+        let opened = file::open_writable(&medium)?;
+        self.finish(medium, opened, codec)
+    }
+
+    fn finish(
+        self,
+        medium: Medium,
+        (handle, header): (Handle, StoreHeader),
+        codec: Option<Box<dyn Codec>>,
+    ) -> Result<Store> {
         let image = guarded("read the codec", || file::read_codec(&handle.begin_read()?, &header))?;
         if codec::fingerprint(&image) != header.fingerprint {
             return Err(Error::Corrupt {
@@ -217,8 +261,9 @@ impl StoreBuilder {
             });
         }
         let live = guarded("load the store", || load(&handle, &header, codec.as_ref()))?;
+        let writable = handle.writable().is_ok();
         let inner = Arc::new(Inner {
-            path: path.to_owned(),
+            medium,
             header,
             codec,
             codec_bytes: image.len() as u64,
@@ -229,7 +274,7 @@ impl StoreBuilder {
             signal: Arc::default(),
             clock: self.clock,
         });
-        let flusher = if read_only { None } else { Some(Flusher::start(&inner)?) };
+        let flusher = if writable { Some(Flusher::start(&inner)?) } else { None };
         Ok(Store { inner, flusher })
     }
 }

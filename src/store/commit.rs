@@ -3,7 +3,6 @@
 use super::Inner;
 use super::counts::Taken;
 use super::draft::Draft;
-use super::file::folder_of;
 use super::guard::{guarded, is_fatal, storage};
 use super::live::SlotSize;
 use super::memory::Committed;
@@ -95,9 +94,8 @@ impl Inner {
             })
             .sum();
         let needed = 2 * bytes as u64 + SPACE_MARGIN;
-        // A file system that cannot say how much is free is written to all the same; it will say when it is full.
-        match fs4::available_space(folder_of(&self.path)) {
-            Ok(available) if available < needed => Err(Error::NoSpace { needed, available }),
+        match self.medium.available() {
+            Some(available) if available < needed => Err(Error::NoSpace { needed, available }),
             _ => Ok(()),
         }
     }

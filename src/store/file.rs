@@ -1,12 +1,14 @@
 //! Opening and creating the file: probes, locks, and what a stranger's file is told apart by.
 
 use super::guard::{guarded, storage};
+use super::medium::{Medium, Shared};
 use super::overlay::Overlay;
 use super::tables::{CODEC, HEADER, META, codec_chunk, codec_place};
 use crate::error::{Error, Result};
 use apcm_format::{DecodeError, StoreHeader, limits};
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableError,
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, StorageBackend,
+    TableError,
 };
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -41,7 +43,29 @@ impl Handle {
 }
 
 /// Opens a store for writing.
-pub(super) fn open_writable(path: &Path) -> Result<(Handle, StoreHeader)> {
+pub(super) fn open_writable(medium: &Medium) -> Result<(Handle, StoreHeader)> {
+    match medium {
+        Medium::File(path) => open_file(path),
+        Medium::Backend(backend) => open_backend(medium.name(), backend.clone()),
+    }
+}
+
+/// Opens storage of the user's own. Whoever gives it answers for what is in it: there is no probe that leaves a
+/// stranger's bytes alone.
+fn open_backend(name: &Path, backend: Shared) -> Result<(Handle, StoreHeader)> {
+    if backend.len().map_err(Error::io(name))? == 0 {
+        return Err(not_a_store(name, "it is empty"));
+    }
+    let open = || -> Result<(Handle, StoreHeader)> {
+        let database = builder().create_with_backend(backend).map_err(|error| not_opened(name, error))?;
+        let header = read_header(name, &database.begin_read().map_err(storage("begin a read"))?)?;
+        check_writable(name, &header)?;
+        Ok((Handle::Writable(database), header))
+    };
+    foreign(name, guarded("open the storage", open))
+}
+
+fn open_file(path: &Path) -> Result<(Handle, StoreHeader)> {
     check_magic(path)?;
     let probe = || -> Result<StoreHeader> {
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io(path))?;
@@ -50,19 +74,24 @@ pub(super) fn open_writable(path: &Path) -> Result<(Handle, StoreHeader)> {
         read_header(path, &database.begin_read().map_err(storage("begin a read"))?)
     };
     let header = foreign(path, guarded("look at the file", probe))?;
-    if !header.features.writable() {
-        return Err(Error::TooNew {
-            path: path.to_owned(),
-            cause: DecodeError::TooNew {
-                what: "a feature of this store (it may be opened for reading)",
-                found: header.features.read_only_compatible,
-                known: apcm_format::Features::READ_ONLY_COMPATIBLE_KNOWN,
-            },
-        });
-    }
+    check_writable(path, &header)?;
     let database =
         guarded("open the file", || builder().open(path).map_err(|error| not_opened(path, error)))?;
     Ok((Handle::Writable(database), header))
+}
+
+fn check_writable(path: &Path, header: &StoreHeader) -> Result<()> {
+    if header.features.writable() {
+        return Ok(());
+    }
+    Err(Error::TooNew {
+        path: path.to_owned(),
+        cause: DecodeError::TooNew {
+            what: "a feature of this store (it may be opened for reading)",
+            found: header.features.read_only_compatible,
+            known: apcm_format::Features::READ_ONLY_COMPATIBLE_KNOWN,
+        },
+    })
 }
 
 /// Opens a store for reading: other readers may have it open too.
@@ -77,8 +106,61 @@ pub(super) fn open_read_only(path: &Path) -> Result<(Handle, StoreHeader)> {
     foreign(path, guarded("open the file", open))
 }
 
-/// Creates the file: built under a temporary name beside it, synced, then renamed, never over another file.
-pub(super) fn create(path: &Path, header: &StoreHeader, codec: &[u8], state: &[u8]) -> Result<()> {
+/// What a new store begins with.
+pub(super) struct Contents<'a> {
+    pub(super) header: &'a StoreHeader,
+    /// The codec's image.
+    pub(super) codec: &'a [u8],
+    /// The framed state.
+    pub(super) state: &'a [u8],
+}
+
+impl Contents<'_> {
+    fn write(&self, database: &Database) -> Result<()> {
+        let transaction = database.begin_write().map_err(storage("begin a write"))?;
+        {
+            let mut meta = transaction.open_table(META).map_err(storage("open a table"))?;
+            meta.insert(HEADER, self.header.encode().as_slice()).map_err(storage("write the header"))?;
+            meta.insert(super::tables::STATE, self.state).map_err(storage("write the state"))?;
+            let mut chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
+            for (number, chunk) in (0..).zip(self.codec.chunks(limits::CODEC_CHUNK_LEN)) {
+                let key = codec_chunk(number);
+                let crc = codec_place(self.header.uuid, key).crc(&[chunk]);
+                let value = [chunk, &crc.to_le_bytes()].concat();
+                chunks.insert(key, value.as_slice()).map_err(storage("write the codec"))?;
+            }
+            super::create_tables(&transaction)?;
+        }
+        transaction.commit().map_err(storage("commit the new store"))
+    }
+}
+
+/// Creates a store and opens it.
+pub(super) fn create(medium: &Medium, contents: &Contents<'_>) -> Result<(Handle, StoreHeader)> {
+    match medium {
+        Medium::File(path) => {
+            create_file(path, contents)?;
+            open_file(path)
+        }
+        Medium::Backend(backend) => {
+            let name = medium.name();
+            if medium.len()? > 0 {
+                return Err(Error::Exists { path: name.to_owned() });
+            }
+            let create = || -> Result<Database> {
+                let database = builder()
+                    .create_with_backend(backend.clone())
+                    .map_err(|error| not_opened(name, error))?;
+                contents.write(&database)?;
+                Ok(database)
+            };
+            Ok((Handle::Writable(guarded("create the store", create)?), contents.header.clone()))
+        }
+    }
+}
+
+/// Built under a temporary name beside it, synced, then renamed, never over another file.
+fn create_file(path: &Path, contents: &Contents<'_>) -> Result<()> {
     let folder = folder_of(path);
     if path.exists() {
         return Err(Error::Exists { path: path.to_owned() });
@@ -88,22 +170,7 @@ pub(super) fn create(path: &Path, header: &StoreHeader, codec: &[u8], state: &[u
     let build = || -> Result<()> {
         let file = temporary.reopen().map_err(Error::io(path))?;
         let database = builder().create_file(file).map_err(|error| not_opened(path, error))?;
-        let transaction = database.begin_write().map_err(storage("begin a write"))?;
-        {
-            let mut meta = transaction.open_table(META).map_err(storage("open a table"))?;
-            meta.insert(HEADER, header.encode().as_slice()).map_err(storage("write the header"))?;
-            meta.insert(super::tables::STATE, state).map_err(storage("write the state"))?;
-            let mut chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
-            for (number, chunk) in (0..).zip(codec.chunks(limits::CODEC_CHUNK_LEN)) {
-                let key = codec_chunk(number);
-                let crc = codec_place(header.uuid, key).crc(&[chunk]);
-                let value = [chunk, &crc.to_le_bytes()].concat();
-                chunks.insert(key, value.as_slice()).map_err(storage("write the codec"))?;
-            }
-            super::create_tables(&transaction)?;
-        }
-        transaction.commit().map_err(storage("commit the new store"))?;
-        Ok(())
+        contents.write(&database)
     };
     guarded("create the store", build)?;
     temporary.as_file().sync_all().map_err(Error::io(path))?;

@@ -58,7 +58,7 @@ impl Flusher {
         let thread = std::thread::Builder::new()
             .name("apcm-flusher".to_owned())
             .spawn(move || run(&theirs, &store))
-            .map_err(|source| Error::Io { path: inner.path.clone(), source })?;
+            .map_err(|source| Error::Io { path: inner.medium.name().to_owned(), source })?;
         Ok(Self { signal, thread: Some(thread) })
     }
 

@@ -15,6 +15,7 @@ mod flusher;
 mod guard;
 mod iter;
 mod live;
+mod medium;
 mod memory;
 mod overlay;
 mod read;
@@ -28,6 +29,8 @@ pub use builder::StoreBuilder;
 pub use iter::{Entries, Entry};
 pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, Hit, Memory, Put, Stats};
 pub use recode::{Recode, RecodeReport};
+pub use redb::backends::InMemoryBackend;
+pub use redb::{BackendError, StorageBackend};
 pub use search::Search;
 pub use transaction::Transaction;
 
@@ -40,8 +43,9 @@ use file::Handle;
 use flusher::Flusher;
 use guard::{guarded, storage};
 use live::Live;
+use medium::Medium;
 use parking_lot::{Mutex, RwLock};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tables::{COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, meta_place};
@@ -60,7 +64,7 @@ pub struct Store {
 
 /// What the store shares with its flusher thread.
 struct Inner {
-    path: PathBuf,
+    medium: Medium,
     header: StoreHeader,
     codec: Box<dyn Codec>,
     codec_bytes: u64,
@@ -75,7 +79,10 @@ struct Inner {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("path", &self.inner.path).field("header", &self.inner.header).finish()
+        f.debug_struct("Store")
+            .field("path", &self.inner.medium.name())
+            .field("header", &self.inner.header)
+            .finish()
     }
 }
 
@@ -110,9 +117,9 @@ impl Store {
         Description { shape: header.shape, capacity: header.capacity, similarity: header.similarity }
     }
 
-    /// Where the store is.
-    pub fn path(&self) -> &Path {
-        &self.inner.path
+    /// The store's file; `None` in storage of the user's own.
+    pub fn path(&self) -> Option<&Path> {
+        self.inner.medium.path()
     }
 
     /// The codec in the file.
@@ -399,7 +406,7 @@ impl Inner {
     }
 
     fn stats(&self) -> Result<Stats> {
-        let file_bytes = std::fs::metadata(&self.path).map_err(Error::io(&self.path))?.len();
+        let file_bytes = self.medium.len()?;
         let live = self.live.read();
         let sums = live.sums();
         let readable = f64::from(live.bank().occupied() - sums.damaged).max(1.0);

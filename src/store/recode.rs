@@ -89,7 +89,7 @@ impl<'a> Recode<'a> {
     pub fn run(mut self) -> Result<RecodeReport> {
         let shape = self.from.inner.header.shape;
         check_shape(shape, self.codec.shape())?;
-        let in_place = same_file(&self.to, &self.from.inner.path);
+        let in_place = self.from.path().is_some_and(|path| same_file(&self.to, path));
         if self.to.exists() && !in_place {
             return Err(Error::Exists { path: self.to });
         }

@@ -42,7 +42,7 @@ pub struct Search<'a> {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Inner").field("path", &self.medium.name()).finish_non_exhaustive()
     }
 }
 

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(missing_docs, unreachable_pub, reason = "test helpers")]
 
+pub mod disk;
+pub mod scripts;
 #[cfg(feature = "cli")]
 pub mod shell;
 

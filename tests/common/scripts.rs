@@ -1,0 +1,213 @@
+//! Workloads step by step, and what a store holds after each step.
+
+use super::disk::{Disk, Random};
+use apcm::{Attributes, Fidelity, MemoryId, Metadata, PlainCodec, Record, Store, StoreBuilder};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Values of a record. The codec keeps two of them, so that residuals have something to say.
+pub const DIMS: usize = 4;
+pub const KEPT: usize = 2;
+pub const CAPACITY: u32 = 6;
+
+pub fn codec() -> PlainCodec {
+    PlainCodec::new(&[DIMS], KEPT).unwrap()
+}
+
+/// The clock stands still: nothing expires while nobody looks.
+pub fn builder() -> StoreBuilder {
+    Store::builder().capacity(CAPACITY).clock(|| 1_000)
+}
+
+pub fn record(random: &mut Random) -> Record {
+    let values = (0..DIMS).map(|_| random.below(2_000) as f32 / 1_000.0 - 1.0).collect();
+    Record::vector(values).unwrap()
+}
+
+/// Everything about a memory that must survive, bit for bit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    pub key: Option<Vec<u8>>,
+    pub metadata: Metadata,
+    pub record: Vec<u32>,
+    pub error: u32,
+    pub pinned: bool,
+    pub expires_at: Option<u32>,
+    pub residual: usize,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    pub memories: BTreeMap<(u32, u64), Kept>,
+    pub evictions: u64,
+    pub residuals_dropped: u64,
+    pub position: Option<u64>,
+}
+
+/// Everything that can be read; an error where something that must be readable is not.
+pub fn snapshot(store: &Store) -> apcm::Result<Snapshot> {
+    let mut memories = BTreeMap::new();
+    for entry in store.iter()? {
+        let entry = entry?;
+        let record = entry.record()?;
+        let id = entry.id();
+        let kept = Kept {
+            key: entry.key().map(<[u8]>::to_vec),
+            metadata: entry.metadata().clone(),
+            record: record.values().iter().map(|value| value.to_bits()).collect(),
+            error: entry.error().to_bits(),
+            pinned: entry.is_pinned(),
+            expires_at: entry.expires_at(),
+            residual: entry.residual_len(),
+        };
+        if let Some(key) = &kept.key {
+            assert_eq!(store.id_of(key)?, Some(id), "a key leads to its slot");
+        }
+        memories.insert((id.slot, id.seq), kept);
+    }
+    let stats = store.stats()?;
+    assert_eq!(stats.occupied + stats.free, stats.capacity);
+    assert_eq!(stats.damaged, 0);
+    let position = store.ingest_position("data")?.map(|position| position.next);
+    Ok(Snapshot {
+        memories,
+        evictions: stats.evictions,
+        residuals_dropped: stats.residuals_dropped,
+        position,
+    })
+}
+
+/// Access counts of all memories.
+pub fn counts(store: &Store) -> apcm::Result<BTreeMap<(u32, u64), u32>> {
+    store
+        .iter()?
+        .map(|entry| {
+            let entry = entry?;
+            Ok(((entry.id().slot, entry.id().seq), entry.count()))
+        })
+        .collect()
+}
+
+/// What was promised after a step.
+#[derive(Debug, Clone)]
+pub struct Promise {
+    /// Events of the disk when the step had returned.
+    pub events: usize,
+    pub snapshot: Snapshot,
+    /// Counts that are on disk for certain, and counts as they truly are.
+    pub flushed: BTreeMap<(u32, u64), u32>,
+    pub counted: BTreeMap<(u32, u64), u32>,
+}
+
+/// One step does at most one commit; it says whether it did.
+pub type Step = fn(&Store, usize, &mut Random) -> apcm::Result<bool>;
+
+/// A workload.
+#[derive(Debug, Clone, Copy)]
+pub struct Script {
+    pub name: &'static str,
+    pub steps: usize,
+    pub byte_budget: Option<u64>,
+    pub step: Step,
+}
+
+/// The three workloads that are crashed at every write.
+pub const SCRIPTS: [Script; 3] = [
+    Script { name: "fill and evict", steps: 26, byte_budget: None, step: fill_and_evict },
+    Script { name: "batches", steps: 16, byte_budget: None, step: batches },
+    Script { name: "tiers under a budget", steps: 20, byte_budget: Some(700), step: tiers },
+];
+
+fn fill_and_evict(store: &Store, step: usize, random: &mut Random) -> apcm::Result<bool> {
+    match step % 5 {
+        0 | 1 => store.insert(&record(random)).map(|_| true),
+        2 => store.put(&[b'a' + (step % 3) as u8], &record(random), Attributes::default()).map(|_| true),
+        3 => {
+            for _ in 0..=random.below(4) {
+                store.read(&record(random))?;
+            }
+            Ok(false)
+        }
+        _ => store.flush().map(|()| true),
+    }
+}
+
+fn batches(store: &Store, step: usize, random: &mut Random) -> apcm::Result<bool> {
+    let mut transaction = store.begin_write();
+    for _ in 0..=random.below(3) {
+        let long = "x".repeat(random.below(3_000) as usize);
+        let metadata =
+            Metadata::from([("note".to_owned(), long.into()), ("step".to_owned(), (step as i64).into())]);
+        let key = [b'k', random.below(4) as u8];
+        transaction.put(&key, &record(random), metadata)?;
+    }
+    match step % 4 {
+        0 => transaction.remove(&[b'k', random.below(4) as u8])?,
+        1 => {
+            let attributes = Attributes::default().pinned().expiring_in(Duration::from_secs(5_000));
+            transaction.insert_with(&record(random), attributes)?;
+        }
+        2 => {
+            let pinned: Vec<MemoryId> = store
+                .iter()?
+                .filter_map(Result::ok)
+                .filter(apcm::Entry::is_pinned)
+                .map(|entry| entry.id())
+                .collect();
+            pinned.into_iter().for_each(|id| transaction.pin(id, false));
+        }
+        _ => {
+            store.read(&record(random))?;
+        }
+    }
+    let position = apcm_format::IngestPosition { next: step as u64, total: 100, source_bytes: 1_000 };
+    transaction.set_ingest_position("data", position);
+    transaction.commit().map(|_| true)
+}
+
+fn tiers(store: &Store, step: usize, random: &mut Random) -> apcm::Result<bool> {
+    let fidelity = match step % 4 {
+        0 => Fidelity::Lossless,
+        1 => Fidelity::Bounded(1e-4),
+        2 => Fidelity::Compact,
+        _ => {
+            store.read(&record(random))?;
+            return Ok(false);
+        }
+    };
+    let attributes = Attributes::default().with_fidelity(fidelity);
+    match step % 3 {
+        0 => store.put(b"key", &record(random), attributes).map(|_| true),
+        _ => store.insert_with(&record(random), attributes).map(|_| true),
+    }
+}
+
+/// Runs a script on a disk; gives what was promised after each step, creation first. Stops at the first error.
+pub fn run(script: &Script, disk: &Disk, promises: &mut Vec<Promise>) -> apcm::Result<()> {
+    let mut creating = builder();
+    if let Some(bytes) = script.byte_budget {
+        creating = creating.byte_budget(bytes);
+    }
+    let store = creating.create_on(disk.clone(), codec())?;
+    let mut random = Random(script.steps as u64);
+    let mut promise = |store: &Store, flushed: Option<BTreeMap<(u32, u64), u32>>| -> apcm::Result<()> {
+        // Before anything is looked at: what the step itself did to the disk.
+        let events = disk.events();
+        let counted = counts(store)?;
+        let flushed = flushed.unwrap_or_else(|| counted.clone());
+        promises.push(Promise { events, snapshot: snapshot(store)?, flushed, counted });
+        Ok(())
+    };
+    promise(&store, None)?;
+    let mut flushed = BTreeMap::new();
+    for step in 0..script.steps {
+        let committed = (script.step)(&store, step, &mut random)?;
+        if committed {
+            flushed = counts(&store)?;
+        }
+        promise(&store, Some(flushed.clone()))?;
+    }
+    store.close()?;
+    Ok(())
+}
