@@ -7,7 +7,7 @@
 mod common;
 
 use common::disk::{Disk, Event, Fate, Fill, Moment, Random};
-use common::scripts::{Promise, SCRIPTS, Script, Snapshot, builder, counts, record, run, snapshot};
+use common::scripts::{Promise, SCRIPTS, Script, Snapshot, builder, counts, create, go, record, snapshot};
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -30,7 +30,9 @@ impl History {
     fn of(script: &Script) -> Self {
         let disk = Disk::new();
         let mut promises = Vec::new();
-        run(script, &disk, &mut promises).unwrap();
+        let store = create(script, &disk).unwrap();
+        go(script, &store, &disk, &mut promises).unwrap();
+        store.close().unwrap();
         Self { log: disk.log(), promises }
     }
 

@@ -406,6 +406,7 @@ impl Inner {
     }
 
     fn stats(&self) -> Result<Stats> {
+        self.check_usable()?;
         let file_bytes = self.medium.len()?;
         let live = self.live.read();
         let sums = live.sums();

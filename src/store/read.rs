@@ -47,6 +47,8 @@ impl Stored {
 
 impl Inner {
     pub(super) fn nearest(&self, query: &Record, counted: bool) -> Result<Option<Memory>> {
+        // Asked here too: what is in memory may be behind a commit of unknown outcome.
+        self.check_usable()?;
         let vector = self.codec.query_vectors(&Records::from(query), self.header.similarity)?;
         for attempt in 0.. {
             let (last, writer) = self.last_attempt(attempt);

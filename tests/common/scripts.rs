@@ -183,31 +183,30 @@ fn tiers(store: &Store, step: usize, random: &mut Random) -> apcm::Result<bool> 
     }
 }
 
-/// Runs a script on a disk; gives what was promised after each step, creation first. Stops at the first error.
-pub fn run(script: &Script, disk: &Disk, promises: &mut Vec<Promise>) -> apcm::Result<()> {
+/// A script's empty store.
+pub fn create(script: &Script, disk: &Disk) -> apcm::Result<Store> {
     let mut creating = builder();
     if let Some(bytes) = script.byte_budget {
         creating = creating.byte_budget(bytes);
     }
-    let store = creating.create_on(disk.clone(), codec())?;
+    creating.create_on(disk.clone(), codec())
+}
+
+/// Runs a script; notes what was promised after each step, the empty store first. Ends at the first error.
+pub fn go(script: &Script, store: &Store, disk: &Disk, promises: &mut Vec<Promise>) -> apcm::Result<()> {
     let mut random = Random(script.steps as u64);
-    let mut promise = |store: &Store, flushed: Option<BTreeMap<(u32, u64), u32>>| -> apcm::Result<()> {
-        // Before anything is looked at: what the step itself did to the disk.
-        let events = disk.events();
-        let counted = counts(store)?;
-        let flushed = flushed.unwrap_or_else(|| counted.clone());
-        promises.push(Promise { events, snapshot: snapshot(store)?, flushed, counted });
-        Ok(())
-    };
-    promise(&store, None)?;
     let mut flushed = BTreeMap::new();
-    for step in 0..script.steps {
-        let committed = (script.step)(&store, step, &mut random)?;
-        if committed {
-            flushed = counts(&store)?;
+    for step in 0..=script.steps {
+        if step > 0 && (script.step)(store, step - 1, &mut random)? {
+            flushed = counts(store)?;
         }
-        promise(&store, Some(flushed.clone()))?;
+        let events = disk.events();
+        promises.push(Promise {
+            events,
+            snapshot: snapshot(store)?,
+            flushed: flushed.clone(),
+            counted: counts(store)?,
+        });
     }
-    store.close()?;
     Ok(())
 }
