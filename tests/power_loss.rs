@@ -7,8 +7,10 @@
 mod common;
 
 use common::disk::{Disk, Event, Fate, Fill, Moment, Random};
-use common::scripts::{Promise, SCRIPTS, Script, Snapshot, builder, counts, create, go, record, snapshot};
-use std::collections::{BTreeMap, HashSet};
+use common::scripts::{
+    Counts, Promise, SCRIPTS, Script, Snapshot, builder, counts, create, go, record, snapshot,
+};
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// One image in so many is written to after it was opened, and one is crashed again while it is being recovered.
@@ -90,10 +92,10 @@ impl Tally {
             self.counts_behind += usize::from(count < promise.counted.get(id).copied().unwrap_or(0));
         }
         assert_eq!(counted.len(), promise.snapshot.memories.len());
-        if self.images % AGAIN == 0 {
+        if self.images.is_multiple_of(AGAIN) {
             self.use_again(&disk, what);
         }
-        if self.images % TWICE == 0 {
+        if self.images.is_multiple_of(TWICE) {
             self.crash_again(&image, allowed, what);
         }
     }
@@ -130,7 +132,7 @@ impl Tally {
     }
 }
 
-fn open(disk: &Disk) -> apcm::Result<(Snapshot, BTreeMap<(u32, u64), u32>)> {
+fn open(disk: &Disk) -> apcm::Result<(Snapshot, Counts)> {
     let store = builder().open_on(disk.clone())?;
     Ok((snapshot(&store)?, counts(&store)?))
 }
@@ -193,7 +195,7 @@ fn images(moment: &Moment<'_>, seed: u64, mut visit: impl FnMut(Vec<u8>, &str)) 
 /// The last write torn: the header at every byte, a page at every sector and next to it.
 fn tears(moment: &Moment<'_>, mut visit: impl FnMut(Vec<u8>, &str)) {
     let Some((last, Event::Write { data, .. })) =
-        moment.pending.iter().enumerate().last().map(|(i, e)| (i, *e))
+        moment.pending.iter().enumerate().next_back().map(|(i, e)| (i, *e))
     else {
         return;
     };

@@ -88,6 +88,12 @@ pub(super) enum Command {
     /// Show a store in numbers
     #[command(after_help = "Examples:\n  apcm stats memory.apcm --json\n  apcm stats memory.apcm --recover")]
     Stats(Stats),
+    /// Look for damage: every checksum, every row, every page; the file is only read
+    #[command(after_help = "Examples:\n  apcm verify memory.apcm\n  apcm verify memory.apcm --json")]
+    Verify(Verify),
+    /// Make a file as small as its contents allow
+    #[command(after_help = "Example:\n  apcm compact memory.apcm")]
+    Compact(Compact),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  apcm completions bash > /etc/bash_completion.d/apcm")]
     Completions {
@@ -433,4 +439,16 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "apcm", &mut script);
     super::output::print(&script)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// The store
+    pub(super) store: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Compact {
+    /// The store
+    pub(super) store: PathBuf,
 }

@@ -4,6 +4,7 @@ mod arguments;
 mod demo;
 mod fill;
 mod find;
+mod maintain;
 mod output;
 mod report;
 mod train;
@@ -29,6 +30,8 @@ enum Failure {
     Library(Error),
     /// There is no memory with this key.
     NoKey(String),
+    /// What was found was printed: a store is damaged.
+    Damaged,
     /// Standard output went away: nobody is listening, so there is nothing to say.
     Pipe,
 }
@@ -61,10 +64,13 @@ pub fn main() -> ExitCode {
         Command::Export(export) => find::export(&export, json),
         Command::Recode(arguments) => fill::recode(&arguments, json),
         Command::Stats(stats) => find::stats(&stats, json),
+        Command::Verify(verify) => maintain::verify(&verify, json),
+        Command::Compact(compact) => maintain::compact(&compact, json),
         Command::Completions { shell } => arguments::completions(shell),
     };
     match outcome {
         Ok(()) | Err(Failure::Pipe) => ExitCode::SUCCESS,
+        Err(Failure::Damaged) => ExitCode::from(exit::NOT_A_STORE),
         Err(Failure::NoKey(key)) => {
             eprintln!("apcm: there is no memory with the key {key:?} (`apcm list` shows the keys)");
             ExitCode::from(exit::NOT_FOUND)

@@ -1,6 +1,6 @@
 //! Opening and creating the file: probes, locks, and what a stranger's file is told apart by.
 
-use super::guard::{guarded, storage};
+use super::guard::{Closing, guarded, storage};
 use super::medium::{Medium, Shared};
 use super::overlay::Overlay;
 use super::tables::{CODEC, HEADER, META, codec_chunk, codec_place};
@@ -13,6 +13,8 @@ use redb::{
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Memory redb may use for pages; its default of 1 GiB is not for an embedded store.
 const CACHE_BYTES: usize = 64 << 20;
@@ -21,8 +23,8 @@ const REDB_MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
 
 /// An open database, for writing or for reading only.
 pub(super) enum Handle {
-    Writable(Database),
-    ReadOnly(ReadOnlyDatabase),
+    Writable(Closing<Database>),
+    ReadOnly(Closing<ReadOnlyDatabase>),
 }
 
 impl Handle {
@@ -57,7 +59,8 @@ fn open_backend(name: &Path, backend: Shared) -> Result<(Handle, StoreHeader)> {
         return Err(not_a_store(name, "it is empty"));
     }
     let open = || -> Result<(Handle, StoreHeader)> {
-        let database = builder().create_with_backend(backend).map_err(|error| not_opened(name, error))?;
+        let database =
+            Closing::new(builder().create_with_backend(backend).map_err(|error| not_opened(name, error))?);
         let header = read_header(name, &database.begin_read().map_err(storage("begin a read"))?)?;
         check_writable(name, &header)?;
         Ok((Handle::Writable(database), header))
@@ -70,14 +73,15 @@ fn open_file(path: &Path) -> Result<(Handle, StoreHeader)> {
     let probe = || -> Result<StoreHeader> {
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io(path))?;
         let overlay = Overlay::new(file).map_err(Error::io(path))?;
-        let database = builder().create_with_backend(overlay).map_err(|error| not_opened(path, error))?;
+        let database =
+            Closing::new(builder().create_with_backend(overlay).map_err(|error| not_opened(path, error))?);
         read_header(path, &database.begin_read().map_err(storage("begin a read"))?)
     };
     let header = foreign(path, guarded("look at the file", probe))?;
     check_writable(path, &header)?;
     let database =
         guarded("open the file", || builder().open(path).map_err(|error| not_opened(path, error)))?;
-    Ok((Handle::Writable(database), header))
+    Ok((Handle::Writable(Closing::new(database)), header))
 }
 
 fn check_writable(path: &Path, header: &StoreHeader) -> Result<()> {
@@ -99,11 +103,36 @@ pub(super) fn open_read_only(path: &Path) -> Result<(Handle, StoreHeader)> {
     check_magic(path)?;
     let open = || -> Result<(Handle, StoreHeader)> {
         let database = builder().open_read_only(path).map_err(|error| not_opened(path, error))?;
-        let handle = Handle::ReadOnly(database);
+        let handle = Handle::ReadOnly(Closing::new(database));
         let header = read_header(path, &handle.begin_read()?)?;
         Ok((handle, header))
     };
     foreign(path, guarded("open the file", open))
+}
+
+/// A file seen for its own sake: whatever is done to this database stays in memory.
+pub(super) struct Look {
+    pub(super) database: Closing<Database>,
+    pub(super) header: StoreHeader,
+    /// Whether the file was not closed cleanly; the database seen here is the recovered one.
+    pub(super) needs_recovery: bool,
+}
+
+/// Opens a file to look at it, beside other readers. What the database says of it is not softened: damage is what is
+/// being looked for.
+pub(super) fn look(path: &Path) -> Result<Look> {
+    check_magic(path)?;
+    guarded("look at the file", || {
+        let overlay = File::open(path).and_then(Overlay::reading).map_err(Error::io(path))?;
+        let needs_recovery = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&needs_recovery);
+        let mut builder = builder();
+        builder.set_repair_callback(move |_| seen.store(true, Ordering::Relaxed));
+        let database =
+            Closing::new(builder.create_with_backend(overlay).map_err(|error| not_opened(path, error))?);
+        let header = read_header(path, &database.begin_read().map_err(storage("begin a read"))?)?;
+        Ok(Look { database, header, needs_recovery: needs_recovery.load(Ordering::Relaxed) })
+    })
 }
 
 /// What a new store begins with.
@@ -154,7 +183,8 @@ pub(super) fn create(medium: &Medium, contents: &Contents<'_>) -> Result<(Handle
                 contents.write(&database)?;
                 Ok(database)
             };
-            Ok((Handle::Writable(guarded("create the store", create)?), contents.header.clone()))
+            let database = Closing::new(guarded("create the store", create)?);
+            Ok((Handle::Writable(database), contents.header.clone()))
         }
     }
 }

@@ -4,6 +4,7 @@
 //! that met it must not be used again, which is its owner's business.
 
 use crate::error::{Error, Result};
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A database error on its way to [`Error::Storage`].
@@ -21,6 +22,48 @@ pub(super) fn guarded<T>(during: &'static str, run: impl FnOnce() -> Result<T>) 
             .unwrap_or_else(|| "no message".to_owned());
         Err(Error::Storage { during, source: format!("it panicked on a malformed page: {message}").into() })
     })
+}
+
+/// A database whose closing cannot panic. redb writes when it is dropped, and on a damaged file it can panic there as
+/// well as anywhere.
+#[derive(Debug)]
+pub(super) struct Closing<T>(Option<T>);
+
+impl<T> Closing<T> {
+    pub(super) fn new(database: T) -> Self {
+        Self(Some(database))
+    }
+}
+
+impl<T> Deref for Closing<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(database) => database,
+            None => unreachable!("it is taken by drop alone"),
+        }
+    }
+}
+
+impl<T> DerefMut for Closing<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        match &mut self.0 {
+            Some(database) => database,
+            None => unreachable!("it is taken by drop alone"),
+        }
+    }
+}
+
+impl<T> Drop for Closing<T> {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        // Nobody is left to tell: the file says at the next opening that it was not closed cleanly.
+        let _ = guarded("close the file", || {
+            drop(database);
+            Ok(())
+        });
+    }
 }
 
 /// Whether an error means that the handle can no longer be trusted.

@@ -15,6 +15,7 @@ mod flusher;
 mod guard;
 mod iter;
 mod live;
+mod maintenance;
 mod medium;
 mod memory;
 mod overlay;
@@ -27,6 +28,7 @@ mod transaction;
 
 pub use builder::StoreBuilder;
 pub use iter::{Entries, Entry};
+pub use maintenance::{CompactReport, Damage, Verify, VerifyReport};
 pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, Hit, Memory, Put, Stats};
 pub use recode::{Recode, RecodeReport};
 pub use redb::backends::InMemoryBackend;
@@ -319,6 +321,21 @@ impl Store {
     /// Starts a move to a codec that is behind a pointer already.
     pub fn recode_boxed(&self, to: &Path, codec: Box<dyn Codec>) -> Recode<'_> {
         Recode::new(self, to, codec)
+    }
+
+    /// Starts a verification of a file that nobody has open for writing: see [`Verify`].
+    pub fn verify<'a>(path: impl AsRef<Path>) -> Verify<'a> {
+        Verify::new(path.as_ref())
+    }
+
+    /// Makes a file that nobody has open as small as its contents allow.
+    ///
+    /// Cost: moves every page that lies behind a free one; durable at each step, so a crash leaves the store whole.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn compact(path: impl AsRef<Path>) -> Result<CompactReport> {
+        maintenance::compact(path.as_ref())
     }
 
     /// Brings access counts to the disk.

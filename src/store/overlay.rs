@@ -18,6 +18,8 @@ const BLOCK: u64 = 4_096;
 #[derive(Debug)]
 pub(super) struct Overlay {
     file: FileBackend,
+    /// Nothing will follow that writes: other readers may look at the file too.
+    shared: bool,
     state: Mutex<State>,
 }
 
@@ -30,10 +32,20 @@ struct State {
 }
 
 impl Overlay {
+    /// A layer before a file that will be opened for writing.
     pub(super) fn new(file: File) -> io::Result<Self> {
+        Self::layer(file, false)
+    }
+
+    /// A layer before a file that others may read meanwhile.
+    pub(super) fn reading(file: File) -> io::Result<Self> {
+        Self::layer(file, true)
+    }
+
+    fn layer(file: File, shared: bool) -> io::Result<Self> {
         let len = file.metadata()?.len();
         let file = FileBackend::new(file).map_err(io::Error::other)?;
-        Ok(Self { file, state: Mutex::new(State { len, visible: len, blocks: BTreeMap::new() }) })
+        Ok(Self { file, shared, state: Mutex::new(State { len, visible: len, blocks: BTreeMap::new() }) })
     }
 
     fn load(&self, state: &State, block: u64) -> io::Result<Box<[u8; BLOCK as usize]>> {
@@ -117,7 +129,10 @@ impl StorageBackend for Overlay {
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
+        match self.shared {
+            true => self.file.try_lock_shared_range(start, end),
+            false => self.file.try_lock_range(start, end),
+        }
     }
 
     fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
@@ -125,7 +140,10 @@ impl StorageBackend for Overlay {
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_range(start, end)
+        match self.shared {
+            true => self.file.lock_shared_range(start, end),
+            false => self.file.lock_range(start, end),
+        }
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {

@@ -78,8 +78,11 @@ pub fn snapshot(store: &Store) -> apcm::Result<Snapshot> {
     })
 }
 
+/// Access counts by slot and sequence number.
+pub type Counts = BTreeMap<(u32, u64), u32>;
+
 /// Access counts of all memories.
-pub fn counts(store: &Store) -> apcm::Result<BTreeMap<(u32, u64), u32>> {
+pub fn counts(store: &Store) -> apcm::Result<Counts> {
     store
         .iter()?
         .map(|entry| {
@@ -96,8 +99,8 @@ pub struct Promise {
     pub events: usize,
     pub snapshot: Snapshot,
     /// Counts that are on disk for certain, and counts as they truly are.
-    pub flushed: BTreeMap<(u32, u64), u32>,
-    pub counted: BTreeMap<(u32, u64), u32>,
+    pub flushed: Counts,
+    pub counted: Counts,
 }
 
 /// One step does at most one commit; it says whether it did.

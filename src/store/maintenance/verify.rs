@@ -1,0 +1,179 @@
+//! Is everything in this file as it must be? Nothing is written.
+
+use super::check::{Check, Checked, Finding, Mend};
+use crate::error::{Error, Result};
+use crate::store::file::{Look, look};
+use crate::store::guard::{guarded, storage};
+use redb::ReadableDatabase;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// Something in a store that is not as it must be.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The slot it concerns.
+    pub slot: Option<u32>,
+    /// What is damaged.
+    pub what: String,
+    /// How.
+    pub cause: String,
+}
+
+impl From<&Finding> for Damage {
+    fn from(finding: &Finding) -> Self {
+        let Finding { slot, what, cause, .. } = finding.clone();
+        Self { slot, what, cause }
+    }
+}
+
+/// What a verification found, and how much it looked at.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Whether nothing is damaged. A file that only needs recovery after a crash is not damaged.
+    pub ok: bool,
+    /// Whether it was not closed cleanly. Opening it for writing recovers it; this report is of what it will be then.
+    pub needs_recovery: bool,
+    /// Whether the database's own checksums hold, of every page that is in use.
+    pub pages_ok: bool,
+    /// Slot records looked at, and as many codes.
+    pub slots_checked: u64,
+    /// Rows of metadata looked at.
+    pub metadata_checked: u64,
+    /// Residuals looked at.
+    pub residuals_checked: u64,
+    /// Rows of keys looked at.
+    pub keys_checked: u64,
+    /// Chunks of access counts looked at.
+    pub counter_chunks_checked: u64,
+    /// Chunks of the codec looked at.
+    pub codec_chunks_checked: u64,
+    /// Everything that is damaged, in the order in which it was found.
+    pub damages: Vec<Damage>,
+}
+
+type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
+
+/// A verification; [`run`](Self::run) makes it.
+#[must_use = "nothing is verified until it is run"]
+pub struct Verify<'a> {
+    path: PathBuf,
+    progress: Option<Callback<'a>>,
+}
+
+impl fmt::Debug for Verify<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verify").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Verify<'a> {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), progress: None }
+    }
+
+    /// Called after each slot with how many were looked at and how many there are; may stop the verification.
+    pub fn progress(mut self, callback: impl FnMut(u64, u64) -> ControlFlow<()> + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Looks at everything: every checksum, every row against the rows that must agree with it, every code against the
+    /// codec, and the database's own checksums.
+    ///
+    /// Cost: reads the file twice. The file is opened for reading only and is left byte for byte as it was, a recovery
+    /// after a crash included, which happens in memory.
+    ///
+    /// # Errors
+    /// [`NotAStore`](Error::NotAStore), [`TooNew`](Error::TooNew), [`Locked`](Error::Locked) while it is open for
+    /// writing, [`Io`](Error::Io), [`Cancelled`](Error::Cancelled). Damage is no error: it is in the report.
+    pub fn run(mut self) -> Result<VerifyReport> {
+        let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
+        let progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()> = match &mut self.progress {
+            Some(callback) => callback,
+            None => &mut go_on,
+        };
+        let examined = examine(&self.path, progress)?;
+        let Examined { findings, checked, needs_recovery, pages_ok } = examined;
+        Ok(VerifyReport {
+            ok: findings.is_empty(),
+            needs_recovery,
+            pages_ok,
+            slots_checked: checked.slots,
+            metadata_checked: checked.metadata,
+            residuals_checked: checked.residuals,
+            keys_checked: checked.keys,
+            counter_chunks_checked: checked.counter_chunks,
+            codec_chunks_checked: checked.codec_chunks,
+            damages: findings.iter().map(Damage::from).collect(),
+        })
+    }
+}
+
+/// What there is to say about a file.
+pub(super) struct Examined {
+    pub(super) findings: Vec<Finding>,
+    pub(super) checked: Checked,
+    pub(super) needs_recovery: bool,
+    pub(super) pages_ok: bool,
+}
+
+pub(super) fn examine(
+    path: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Examined> {
+    let unreadable = |what: &str, error: &Error| Finding {
+        slot: None,
+        what: what.to_owned(),
+        cause: error.to_string(),
+        mend: Mend::Salvage,
+    };
+    let mut examined = Examined {
+        findings: Vec::new(),
+        checked: Checked::default(),
+        needs_recovery: false,
+        pages_ok: false,
+    };
+    match look(path) {
+        Ok(Look { database, header, needs_recovery }) => {
+            examined.needs_recovery = needs_recovery;
+            let looked = guarded("read the tables", || {
+                let transaction = database.begin_read().map_err(storage("begin a read"))?;
+                let mut check = Check::new(&transaction, &header);
+                check.run(progress)?;
+                Ok((check.findings, check.checked))
+            });
+            match looked {
+                Ok((findings, checked)) => (examined.findings, examined.checked) = (findings, checked),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(error) => examined.findings.push(unreadable("the tables", &error)),
+            }
+        }
+        // What has the first bytes of a database and is none that can be read may have been a store.
+        Err(error @ (Error::Corrupt { .. } | Error::Storage { .. })) => {
+            examined.findings.push(unreadable("the file", &error));
+        }
+        Err(error) => return Err(error),
+    }
+    // In a view of its own: the database may roll its view back, or stop at what it meets.
+    let pages = guarded("check the pages", || {
+        let Look { mut database, .. } = look(path)?;
+        database.check_integrity().map_err(storage("check the pages"))
+    });
+    match pages {
+        Ok(true) => examined.pages_ok = true,
+        Ok(false) => examined.findings.push(Finding {
+            slot: None,
+            what: "the database's pages".to_owned(),
+            cause: "their checksums do not hold".to_owned(),
+            mend: Mend::Salvage,
+        }),
+        Err(error) if examined.findings.is_empty() => {
+            examined.findings.push(unreadable("the database's pages", &error));
+        }
+        Err(_) => {}
+    }
+    Ok(examined)
+}
