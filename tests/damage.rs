@@ -10,6 +10,11 @@ use common::scripts::{codec, record};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// More of everything: `APCM_DEEP=1 cargo test --release --test damage -- --nocapture`.
+fn deep() -> bool {
+    std::env::var_os("APCM_DEEP").is_some()
+}
+
 /// Every memory by key: the values of its record, bit for bit, and its metadata.
 type Content = BTreeMap<Vec<u8>, (Vec<u32>, Metadata)>;
 
@@ -133,7 +138,7 @@ fn f13_flipped_bits() {
     let intact = home.bytes();
     let report = Store::verify(&home.path).run().unwrap();
     assert!(report.ok && report.slots_checked == 100 && report.residuals_checked == 40, "{report:?}");
-    let stride = if std::env::var_os("APCM_DEEP").is_some() { 7 } else { 7 * 41 };
+    let stride = if deep() { 7 } else { 7 * 41 };
     let path = home.file("damaged");
     let mut outcome = Outcome::default();
     for at in (0..intact.len()).step_by(stride) {
@@ -149,4 +154,99 @@ fn f13_flipped_bits() {
     }
     eprintln!("{} bytes, every {stride}th: {outcome:?}", intact.len());
     assert!(outcome.whole > 100 && outcome.partly > 10 && outcome.refused > 0, "{outcome:?}");
+}
+
+#[test]
+fn f14_lost_and_added_ends() {
+    quiet();
+    let home = Home::new();
+    let truth = store(&home);
+    let intact = home.bytes();
+    let path = home.file("damaged");
+    let mut outcome = Outcome::default();
+    let edges = (0..=intact.len()).step_by(4_096).flat_map(|edge| [edge.saturating_sub(1), edge, edge + 1]);
+    let short = (0..8_192).step_by(if deep() { 1 } else { 16 });
+    for len in short.chain(edges).filter(|&len| len < intact.len()) {
+        std::fs::write(&path, &intact[..len]).unwrap();
+        probe(&path, &truth, &format!("the first {len} of {} bytes", intact.len()), &mut outcome);
+    }
+    assert!(outcome.refused > 500 && outcome.partly == 0, "{outcome:?}");
+    for more in [1, 2, 511, 512, 4_095, 4_096, 4_097, 65_536] {
+        for fill in [0, 0xa5] {
+            let mut bytes = intact.clone();
+            bytes.resize(intact.len() + more, fill);
+            std::fs::write(&path, &bytes).unwrap();
+            probe(&path, &truth, &format!("{more} bytes of {fill} more"), &mut outcome);
+        }
+    }
+    eprintln!("{outcome:?}");
+    assert_eq!(outcome.partly, 0, "{outcome:?}");
+}
+
+const PAGE: usize = 4_096;
+
+#[test]
+fn f15_pages_in_each_others_places() {
+    quiet();
+    let home = Home::new();
+    let truth = store(&home);
+    let intact = home.bytes();
+    let pages = intact.len() / PAGE;
+    let path = home.file("damaged");
+    let mut outcome = Outcome::default();
+    for (a, b) in (0..pages).flat_map(|a| (a + 1..pages).map(move |b| (a, b))) {
+        let (from, to) = (a * PAGE..(a + 1) * PAGE, b * PAGE..(b + 1) * PAGE);
+        if intact[from.clone()] == intact[to.clone()] {
+            continue;
+        }
+        let mut bytes = intact.clone();
+        bytes[from.clone()].copy_from_slice(&intact[to.clone()]);
+        bytes[to].copy_from_slice(&intact[from]);
+        std::fs::write(&path, &bytes).unwrap();
+        probe(&path, &truth, &format!("pages {a} and {b} of {pages} swapped"), &mut outcome);
+    }
+    eprintln!("{outcome:?}");
+    assert!(outcome.refused + outcome.partly > 30, "{outcome:?}");
+}
+
+/// A write that never reached the disk leaves an old page, whole and valid: no checksum of a value can tell. The tree
+/// of checksums can, which is what `verify` is for.
+#[test]
+fn f15_pages_that_are_out_of_date() {
+    quiet();
+    let home = Home::new();
+    store(&home);
+    let old = home.bytes();
+    {
+        let store = Store::builder().clock(|| 1_000).open(&home.path).unwrap();
+        let mut random = Random(99);
+        for row in (0..SLOTS).step_by(9) {
+            let key = format!("key {row}");
+            store.put(key.as_bytes(), &record(&mut random), Attributes::default()).unwrap();
+        }
+        store.close().unwrap();
+    }
+    let new = home.bytes();
+    let path = home.file("damaged");
+    let (mut tried, mut found) = (0, 0);
+    for page in 0..old.len().min(new.len()) / PAGE {
+        let range = page * PAGE..(page + 1) * PAGE;
+        if old[range.clone()] == new[range.clone()] {
+            continue;
+        }
+        let mut bytes = new.clone();
+        bytes[range.clone()].copy_from_slice(&old[range]);
+        std::fs::write(&path, &bytes).unwrap();
+        tried += 1;
+        let report = Store::verify(&path).run();
+        if report.as_ref().is_ok_and(|report| report.ok) {
+            // Then the page was not in use: everything that is, is as it was.
+            let (damaged, whole) = (Store::open(&path).unwrap(), Store::open(&home.path).unwrap());
+            assert_eq!(content(&damaged), content(&whole), "page {page}");
+        } else {
+            found += 1;
+        }
+    }
+    eprintln!("{found} of {tried} old pages were in use and found");
+    assert!(tried > 5 && found > 3, "{found} of {tried}");
 }
