@@ -43,8 +43,9 @@ pub use error::{Error, Result};
 pub use filter::Filter;
 pub use record::{Record, Records};
 pub use store::{
-    Attributes, BackendError, CodecStats, Committed, CompactReport, Damage, Description, Entries, Entry,
-    Evicted, Hit, InMemoryBackend, Memory, Put, Recode, RecodeReport, Search, Stats, StorageBackend, Store,
-    StoreBuilder, Transaction, Verify, VerifyReport,
+    Attributes, BackendError, Backup, BackupReport, CodecStats, Committed, CompactReport, Damage,
+    Description, Entries, Entry, Evicted, Hit, InMemoryBackend, Memory, Put, Recode, RecodeReport,
+    RepairPlan, RepairStep, SalvageReport, Search, Stats, StorageBackend, Store, StoreBuilder, Transaction,
+    Verify, VerifyReport,
 };
 pub use summary::ErrorSummary;

@@ -203,6 +203,11 @@ fn help_has_examples_and_exit_codes_and_completions_are_printed() {
         "export",
         "recode",
         "report",
+        "verify",
+        "repair",
+        "salvage",
+        "backup",
+        "compact",
         "stats",
         "completions",
     ] {

@@ -250,3 +250,39 @@ fn f15_pages_that_are_out_of_date() {
     eprintln!("{found} of {tried} old pages were in use and found");
     assert!(tried > 5 && found > 3, "{found} of {tried}");
 }
+
+/// Whatever byte is damaged, what salvage saves is right, and it saves most where opening saves nothing.
+#[test]
+fn salvage_saves_what_is_right_or_nothing() {
+    quiet();
+    let home = Home::new();
+    let truth = store(&home);
+    let intact = home.bytes();
+    let (path, saved) = (home.file("damaged"), home.file("saved"));
+    let (mut all, mut some, mut none, mut rescued) = (0, 0, 0, 0);
+    for at in (0..intact.len()).step_by(if deep() { 31 } else { 487 }) {
+        let mut bytes = intact.clone();
+        bytes[at] ^= 0xff;
+        std::fs::write(&path, &bytes).unwrap();
+        let Ok(report) = Store::salvage(&path, &saved, |_, _| std::ops::ControlFlow::Continue(())) else {
+            none += 1;
+            assert!(!saved.exists());
+            continue;
+        };
+        rescued += usize::from(Store::open(&path).is_err());
+        assert!(Store::verify(&saved).run().unwrap().ok, "byte {at}");
+        let found = content(&Store::open(&saved).unwrap());
+        for (key, kept) in &found {
+            // A residual that was lost leaves the memory as its code gives it.
+            assert!(truth[key] == *kept || report.residuals_lost > 0, "byte {at}, {key:?}");
+        }
+        if found == truth {
+            all += 1;
+        } else {
+            some += 1;
+        }
+        std::fs::remove_file(&saved).unwrap();
+    }
+    eprintln!("{all} files saved whole, {some} in part, {none} not; {rescued} of them could not be opened");
+    assert!(all > 50 && some > 10 && rescued > 0, "{all} {some} {none} {rescued}");
+}

@@ -91,6 +91,15 @@ pub(super) enum Command {
     /// Look for damage: every checksum, every row, every page; the file is only read
     #[command(after_help = "Examples:\n  apcm verify memory.apcm\n  apcm verify memory.apcm --json")]
     Verify(Verify),
+    /// Say what would be done about damage; with --apply, do it
+    #[command(after_help = "Examples:\n  apcm repair memory.apcm\n  apcm repair memory.apcm --apply")]
+    Repair(Repair),
+    /// Copy everything that can be read of a damaged file into a new one
+    #[command(after_help = "Example:\n  apcm salvage damaged.apcm --out saved.apcm")]
+    Salvage(CopyTo),
+    /// Copy a store as it is now into another file
+    #[command(after_help = "Example:\n  apcm backup memory.apcm --out backup.apcm")]
+    Backup(CopyTo),
     /// Make a file as small as its contents allow
     #[command(after_help = "Example:\n  apcm compact memory.apcm")]
     Compact(Compact),
@@ -451,4 +460,22 @@ pub(super) struct Verify {
 pub(super) struct Compact {
     /// The store
     pub(super) store: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Repair {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Do what was said
+    #[arg(long)]
+    pub(super) apply: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CopyTo {
+    /// The store
+    pub(super) store: PathBuf,
+    /// File for the copy; it must not be there
+    #[arg(long)]
+    pub(super) out: PathBuf,
 }

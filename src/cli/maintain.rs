@@ -1,8 +1,10 @@
 //! Commands that look after a file.
 
-use super::arguments::{Compact, Verify};
+use super::arguments::{Compact, CopyTo, Repair, Verify};
 use super::{Failure, Outcome, output};
+use crate::error::Error;
 use crate::store::{Damage, Store, VerifyReport};
+use indicatif::ProgressBar;
 use serde_json::json;
 use std::ops::ControlFlow;
 
@@ -11,13 +13,7 @@ const LISTED: usize = 20;
 
 pub(super) fn verify(arguments: &Verify, json: bool) -> Outcome {
     let bar = output::bar(0, "verifying");
-    let report = Store::verify(&arguments.store)
-        .progress(|done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-            ControlFlow::Continue(())
-        })
-        .run()?;
+    let report = Store::verify(&arguments.store).progress(moving(&bar)).run()?;
     bar.finish_and_clear();
     let document = json!({
         "ok": report.ok,
@@ -34,6 +30,76 @@ pub(super) fn verify(arguments: &Verify, json: bool) -> Outcome {
     });
     output::result(json, &document, || text(&report))?;
     if report.ok { Ok(()) } else { Err(Failure::Damaged) }
+}
+
+/// Plans a repair, and makes it only when told to.
+pub(super) fn repair(arguments: &Repair, json: bool) -> Outcome {
+    let bar = output::bar(0, "looking");
+    let plan = Store::plan_repair(&arguments.store, moving(&bar))?;
+    bar.finish_and_clear();
+    let (steps, in_place, clean) = (plan.steps(), plan.in_place(), plan.is_empty());
+    let lost = steps.iter().filter(|step| step.loses_a_memory).count();
+    let applied = arguments.apply && in_place && !clean;
+    if applied {
+        plan.apply()?;
+    }
+    let document = json!({ "steps": steps, "in_place": in_place, "memories_lost": lost, "applied": applied });
+    output::result(json, &document, || {
+        let mut lines: Vec<String> =
+            steps.iter().map(|step| format!("{}\n    {}", line(&step.damage), step.action)).collect();
+        lines.push(match (clean, in_place, applied) {
+            (true, ..) => "nothing is damaged".to_owned(),
+            (_, false, _) => "`apcm salvage STORE --out NEW` copies what can be read".to_owned(),
+            (_, _, true) => format!("done; {lost} memories were lost"),
+            (_, _, false) => format!("nothing was done; with --apply this is, and {lost} memories are lost"),
+        });
+        lines.join("\n")
+    })?;
+    if clean || applied { Ok(()) } else { Err(Failure::Damaged) }
+}
+
+pub(super) fn salvage(arguments: &CopyTo, json: bool) -> Outcome {
+    let bar = output::bar(0, "copying");
+    let report = Store::salvage(&arguments.store, &arguments.out, moving(&bar))?;
+    bar.finish_and_clear();
+    output::result(json, &report, || {
+        output::table(&[
+            ("memories", output::count(report.memories)),
+            ("lost", format!("{} slots", output::count(report.slots_lost))),
+            ("metadata", format!("{} lost", output::count(report.metadata_lost))),
+            ("residuals", format!("{} lost", output::count(report.residuals_lost))),
+            ("counts", format!("{} chunks lost", output::count(report.counter_chunks_lost))),
+            ("file", arguments.out.display().to_string()),
+        ])
+    })
+}
+
+pub(super) fn backup(arguments: &CopyTo, json: bool) -> Outcome {
+    // Beside other readers; a file that was not closed cleanly cannot be read only, and is recovered first.
+    let store = match Store::open_read_only(&arguments.store) {
+        Err(Error::NeedsRecovery { .. }) => Store::open(&arguments.store)?,
+        other => other?,
+    };
+    let bar = output::bar(0, "copying");
+    let report = store.backup(&arguments.out).progress(moving(&bar)).run()?;
+    bar.finish_and_clear();
+    output::result(json, &report, || {
+        format!(
+            "{} memories in {}, {}",
+            output::count(report.memories),
+            arguments.out.display(),
+            output::bytes(report.bytes as f64)
+        )
+    })
+}
+
+/// Moves a bar; nothing is ever stopped by it.
+fn moving(bar: &ProgressBar) -> impl FnMut(u64, u64) -> ControlFlow<()> + '_ {
+    |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        ControlFlow::Continue(())
+    }
 }
 
 pub(super) fn compact(arguments: &Compact, json: bool) -> Outcome {
@@ -63,7 +129,9 @@ fn text(report: &VerifyReport) -> String {
     let verdict = match report.damages.len() {
         0 => "nothing is damaged".to_owned(),
         1 => "1 damage; `apcm repair STORE` shows what can be done".to_owned(),
-        many => format!("{many} damages; `apcm repair STORE` shows what can be done"),
+        count => {
+            format!("{} damages; `apcm repair STORE` shows what can be done", output::count(count as u64))
+        }
     };
     rows.push(("verdict", verdict));
     let mut lines = vec![output::table(&rows)];

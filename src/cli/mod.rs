@@ -46,6 +46,13 @@ type Outcome = Result<(), Failure>;
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // What the store catches is said by its error.
+        if !crate::store::is_guarded() {
+            report(panic);
+        }
+    }));
     let arguments = Arguments::parse();
     let json = arguments.json;
     let outcome = match arguments.command {
@@ -65,6 +72,9 @@ pub fn main() -> ExitCode {
         Command::Recode(arguments) => fill::recode(&arguments, json),
         Command::Stats(stats) => find::stats(&stats, json),
         Command::Verify(verify) => maintain::verify(&verify, json),
+        Command::Repair(repair) => maintain::repair(&repair, json),
+        Command::Salvage(salvage) => maintain::salvage(&salvage, json),
+        Command::Backup(backup) => maintain::backup(&backup, json),
         Command::Compact(compact) => maintain::compact(&compact, json),
         Command::Completions { shell } => arguments::completions(shell),
     };

@@ -21,6 +21,11 @@ const CACHE_BYTES: usize = 64 << 20;
 /// First bytes of every redb file.
 const REDB_MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
 
+/// Where redb's header says how the file was left (its design document, "super-header").
+const REDB_FLAGS_AT: u64 = 9;
+const REDB_RECOVERY_REQUIRED: u8 = 2;
+const REDB_TWO_PHASE: u8 = 4;
+
 /// An open database, for writing or for reading only.
 pub(super) enum Handle {
     Writable(Closing<Database>),
@@ -121,9 +126,25 @@ pub(super) struct Look {
 /// Opens a file to look at it, beside other readers. What the database says of it is not softened: damage is what is
 /// being looked for.
 pub(super) fn look(path: &Path) -> Result<Look> {
+    look_at(path, false)
+}
+
+/// As [`look`], for a file whose own account of its pages is damaged: the database is made to believe that it was not
+/// closed cleanly, so that it makes that account again from what is there.
+pub(super) fn look_recovering(path: &Path) -> Result<Look> {
+    look_at(path, true)
+}
+
+fn look_at(path: &Path, recovering: bool) -> Result<Look> {
     check_magic(path)?;
     guarded("look at the file", || {
         let overlay = File::open(path).and_then(Overlay::reading).map_err(Error::io(path))?;
+        if recovering {
+            let mut flags = [0];
+            overlay.read(REDB_FLAGS_AT, &mut flags).map_err(Error::io(path))?;
+            flags[0] = (flags[0] | REDB_RECOVERY_REQUIRED) & !REDB_TWO_PHASE;
+            overlay.write(REDB_FLAGS_AT, &flags).map_err(Error::io(path))?;
+        }
         let needs_recovery = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&needs_recovery);
         let mut builder = builder();
@@ -189,20 +210,28 @@ pub(super) fn create(medium: &Medium, contents: &Contents<'_>) -> Result<(Handle
     }
 }
 
-/// Built under a temporary name beside it, synced, then renamed, never over another file.
 fn create_file(path: &Path, contents: &Contents<'_>) -> Result<()> {
+    build(path, "create the store", |database| contents.write(database))
+}
+
+/// Makes a file under a temporary name beside its own, closes and syncs it, and renames it, never over another file.
+/// A crash or an error leaves the whole file or none.
+pub(super) fn build(
+    path: &Path,
+    during: &'static str,
+    fill: impl FnOnce(&Database) -> Result<()>,
+) -> Result<()> {
     let folder = folder_of(path);
     if path.exists() {
         return Err(Error::Exists { path: path.to_owned() });
     }
     let temporary =
         tempfile::Builder::new().prefix(".apcm-new-").tempfile_in(folder).map_err(Error::io(folder))?;
-    let build = || -> Result<()> {
+    guarded(during, || {
         let file = temporary.reopen().map_err(Error::io(path))?;
         let database = builder().create_file(file).map_err(|error| not_opened(path, error))?;
-        contents.write(&database)
-    };
-    guarded("create the store", build)?;
+        fill(&Closing::new(database))
+    })?;
     temporary.as_file().sync_all().map_err(Error::io(path))?;
     temporary.persist_noclobber(path).map_err(|error| {
         if error.error.kind() == std::io::ErrorKind::AlreadyExists {

@@ -4,6 +4,7 @@
 //! that met it must not be used again, which is its owner's business.
 
 use crate::error::{Error, Result};
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,9 +13,23 @@ pub(super) fn storage<E: Into<redb::Error>>(during: &'static str) -> impl FnOnce
     move |error| Error::Storage { during, source: Box::new(error.into()) }
 }
 
+thread_local! {
+    /// How many calls of [`guarded`] this thread is in.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether a panic of this thread would be caught and become an error, so that its message would only confuse.
+#[cfg(feature = "cli")]
+pub(crate) fn is_guarded() -> bool {
+    DEPTH.get() > 0
+}
+
 /// Runs something that uses the database; a panic becomes an error.
 pub(super) fn guarded<T>(during: &'static str, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+    DEPTH.set(DEPTH.get() + 1);
+    let result = catch_unwind(AssertUnwindSafe(run));
+    DEPTH.set(DEPTH.get() - 1);
+    result.unwrap_or_else(|panic| {
         let message = panic
             .downcast_ref::<String>()
             .cloned()

@@ -27,8 +27,12 @@ mod tables;
 mod transaction;
 
 pub use builder::StoreBuilder;
+#[cfg(feature = "cli")]
+pub(crate) use guard::is_guarded;
 pub use iter::{Entries, Entry};
-pub use maintenance::{CompactReport, Damage, Verify, VerifyReport};
+pub use maintenance::{
+    Backup, BackupReport, CompactReport, Damage, RepairPlan, RepairStep, SalvageReport, Verify, VerifyReport,
+};
 pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, Hit, Memory, Put, Stats};
 pub use recode::{Recode, RecodeReport};
 pub use redb::backends::InMemoryBackend;
@@ -47,6 +51,7 @@ use guard::{guarded, storage};
 use live::Live;
 use medium::Medium;
 use parking_lot::{Mutex, RwLock};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -326,6 +331,41 @@ impl Store {
     /// Starts a verification of a file that nobody has open for writing: see [`Verify`].
     pub fn verify<'a>(path: impl AsRef<Path>) -> Verify<'a> {
         Verify::new(path.as_ref())
+    }
+
+    /// Starts a backup of the store as it is now, while it is in use: see [`Backup`].
+    pub fn backup<'a>(&'a self, to: impl AsRef<Path>) -> Backup<'a> {
+        Backup::new(self, to.as_ref())
+    }
+
+    /// Plans the repair of a file that nobody has open; nothing is written until [`RepairPlan::apply`].
+    ///
+    /// `progress` is called with how many slots were looked at and how many there are, and may stop it.
+    ///
+    /// # Errors
+    /// As [`Verify::run`].
+    pub fn plan_repair(
+        path: impl AsRef<Path>,
+        mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<RepairPlan> {
+        RepairPlan::of(path.as_ref(), &mut progress)
+    }
+
+    /// Copies what can be read of a damaged file into a new one. The damaged file is only read.
+    ///
+    /// Rows are asked for one by one, so that a page that cannot be read takes no other with it; keys are written again
+    /// from what the slots say of themselves. `progress` is called with slots done and to do, and may stop it.
+    ///
+    /// # Errors
+    /// [`Exists`](Error::Exists), [`Locked`](Error::Locked), [`NotAStore`](Error::NotAStore),
+    /// [`Cancelled`](Error::Cancelled); [`Corrupt`](Error::Corrupt) or [`Storage`](Error::Storage) when the header or
+    /// the codec cannot be read, without which no code means anything.
+    pub fn salvage(
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<SalvageReport> {
+        maintenance::salvage(from.as_ref(), to.as_ref(), &mut progress)
     }
 
     /// Makes a file that nobody has open as small as its contents allow.

@@ -1,0 +1,242 @@
+//! Mending a damaged file in place, in two steps: say what would be done, then do it.
+
+use super::check::{Finding, Mend};
+use super::verify::{Damage, examine};
+use crate::error::{Error, Result};
+use crate::store::file::{Handle, open_writable};
+use crate::store::guard::{guarded, storage};
+use crate::store::medium::Medium;
+use crate::store::tables::{
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
+    slot_place,
+};
+use apcm_format::{
+    CounterChunk, SlotMetadata, SlotRecord, StoreHeader, StoreState, StoredReal, frame, limits,
+};
+use redb::{ReadableTable, WriteTransaction};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// What a repair would do to a file; [`apply`](Self::apply) does it.
+#[must_use = "nothing is mended until the plan is applied"]
+pub struct RepairPlan {
+    path: PathBuf,
+    findings: Vec<Finding>,
+    needs_recovery: bool,
+}
+
+/// One thing that a repair does.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct RepairStep {
+    /// What is damaged.
+    pub damage: Damage,
+    /// What is done about it.
+    pub action: String,
+    /// Whether a memory is lost by it.
+    pub loses_a_memory: bool,
+}
+
+impl fmt::Debug for RepairPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RepairPlan").field("path", &self.path).field("steps", &self.steps()).finish()
+    }
+}
+
+impl RepairPlan {
+    /// Looks at a file as [`Store::verify`](crate::Store::verify) does; nothing is written.
+    pub(crate) fn of(path: &Path, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<Self> {
+        let examined = examine(path, progress)?;
+        Ok(Self {
+            path: path.to_owned(),
+            findings: examined.findings,
+            needs_recovery: examined.needs_recovery,
+        })
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// Whether the file was not closed cleanly: applying the plan recovers it too.
+    pub fn needs_recovery(&self) -> bool {
+        self.needs_recovery
+    }
+
+    /// Whether this can be mended in place. What cannot is copied, as far as it can be read, by
+    /// [`Store::salvage`](crate::Store::salvage).
+    pub fn in_place(&self) -> bool {
+        !self.findings.iter().any(|finding| finding.mend == Mend::Salvage)
+    }
+
+    /// What would be done, in order.
+    pub fn steps(&self) -> Vec<RepairStep> {
+        let step = |finding: &Finding| RepairStep {
+            damage: Damage::from(finding),
+            action: action(&finding.mend),
+            loses_a_memory: matches!(finding.mend, Mend::Free(_)),
+        };
+        self.findings.iter().map(step).collect()
+    }
+
+    /// Mends the file, in one durable transaction, and looks at it again.
+    ///
+    /// # Errors
+    /// [`Argument`](Error::Argument) where it cannot be mended in place, and when the file changed since the plan was
+    /// made; as [`Store::open`](crate::Store::open). Nothing was written then.
+    pub fn apply(self) -> Result<()> {
+        let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
+        if !self.in_place() {
+            let found = "damage that `salvage` alone can get around";
+            return Err(Error::argument("a file to mend in place", "one whose pages can be read", found));
+        }
+        if examine(&self.path, &mut go_on)?.findings != self.findings {
+            return Err(Error::argument("a plan to apply", "of the file as it is", "one of another state"));
+        }
+        let medium = Medium::File(self.path.clone());
+        let (handle, header) = open_writable(&medium)?;
+        let Handle::Writable(database) = &handle else { return Err(Error::ReadOnly) };
+        guarded("mend the file", || {
+            let transaction = database.begin_write().map_err(storage("begin a write"))?;
+            for finding in &self.findings {
+                mend(&transaction, &header, &finding.mend)?;
+            }
+            transaction
+                .commit()
+                .map_err(|error| Error::OutcomeUnknown { source: Box::new(redb::Error::from(error)) })
+        })?;
+        drop(handle);
+        // What was freed leaves metadata, residuals and counts behind that are nobody's: they go in a second pass.
+        let left = examine(&self.path, &mut go_on)?.findings;
+        if left.is_empty() || left == self.findings {
+            return Ok(());
+        }
+        Self { path: self.path, findings: left, needs_recovery: false }.apply()
+    }
+}
+
+fn action(mend: &Mend) -> String {
+    match mend {
+        Mend::Free(slot) => format!("free slot {slot}: its memory is lost"),
+        Mend::DropMetadata(slot) => format!("keep slot {slot} without key and values"),
+        Mend::Unname(slot) => format!("keep slot {slot} without its key"),
+        Mend::DropResidual(slot) => format!("keep slot {slot} as its code alone gives it"),
+        Mend::DropKey(key) => format!("forget the key {:?}", String::from_utf8_lossy(key)),
+        Mend::AddKey(key, slot) => {
+            format!("let the key {:?} lead to slot {slot}", String::from_utf8_lossy(key))
+        }
+        Mend::ResetCounts(number) => format!("begin the counts of chunk {number} again at 0"),
+        Mend::ClearCounts(number, slots) => format!("set {} counts of chunk {number} to 0", slots.len()),
+        Mend::ResetState => {
+            "begin the lifetime totals again, and number writes above all there are".to_owned()
+        }
+        Mend::DropPosition(name) => format!("forget {name:?}: that dataset is begun again"),
+        Mend::Salvage => "not in place: `apcm salvage` copies what can be read".to_owned(),
+    }
+}
+
+fn mend(transaction: &WriteTransaction, header: &StoreHeader, mend: &Mend) -> Result<()> {
+    let uuid = header.uuid;
+    match mend {
+        Mend::Free(slot) => {
+            let mut slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+            slots.remove(*slot).map_err(storage("free a slot"))?;
+        }
+        Mend::DropMetadata(slot) => {
+            let mut table = transaction.open_table(METADATA).map_err(storage("open a table"))?;
+            table.remove(*slot).map_err(storage("drop metadata"))?;
+        }
+        Mend::Unname(slot) => {
+            let mut table = transaction.open_table(METADATA).map_err(storage("open a table"))?;
+            let place = metadata_place(uuid, *slot);
+            let said = match table.get(*slot).map_err(storage("read metadata"))? {
+                Some(value) => frame::open::<SlotMetadata>(value.value(), place)?,
+                None => return Ok(()),
+            };
+            let unnamed = frame::seal(&SlotMetadata { key: None, ..said }, place)?;
+            table.insert(*slot, unnamed.as_slice()).map_err(storage("write metadata"))?;
+        }
+        Mend::DropResidual(slot) => drop_residual(transaction, header, *slot)?,
+        Mend::DropKey(key) => {
+            let mut keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
+            keys.remove(key.as_slice()).map_err(storage("drop a key"))?;
+        }
+        Mend::AddKey(key, slot) => {
+            let mut keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
+            keys.insert(key.as_slice(), *slot).map_err(storage("write a key"))?;
+        }
+        Mend::ResetCounts(number) => {
+            let mut counters = transaction.open_table(COUNTERS).map_err(storage("open a table"))?;
+            counters.remove(*number).map_err(storage("reset counts"))?;
+        }
+        Mend::ClearCounts(number, free) => {
+            let mut counters = transaction.open_table(COUNTERS).map_err(storage("open a table"))?;
+            let place = counter_place(uuid, *number);
+            let mut chunk = match counters.get(*number).map_err(storage("read counts"))? {
+                Some(value) => CounterChunk::decode(value.value(), place)?,
+                None => return Ok(()),
+            };
+            let first = number * limits::COUNTERS_PER_CHUNK as u32;
+            for (slot, count) in (first..).zip(&mut chunk.counts) {
+                if free.contains(&slot) {
+                    *count = 0;
+                }
+            }
+            counters.insert(*number, chunk.encode(place).as_slice()).map_err(storage("write counts"))?;
+        }
+        Mend::ResetState => reset_state(transaction, header)?,
+        Mend::DropPosition(name) => {
+            let mut meta = transaction.open_table(META).map_err(storage("open a table"))?;
+            meta.remove(name.as_str()).map_err(storage("drop a position"))?;
+        }
+        Mend::Salvage => {}
+    }
+    Ok(())
+}
+
+/// Takes a slot's residual away, if there is one, and tells its record.
+fn drop_residual(transaction: &WriteTransaction, header: &StoreHeader, slot: u32) -> Result<()> {
+    let mut residuals = transaction.open_table(RESIDUALS).map_err(storage("open a table"))?;
+    residuals.remove(slot).map_err(storage("drop a residual"))?;
+    let mut slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+    let place = slot_place(header.uuid, slot);
+    let changed = match slots.get(slot).map_err(storage("read a slot"))? {
+        Some(value) => match SlotRecord::decode(value.value(), place) {
+            Ok(mut record) if record.flags.residual => {
+                record.flags.residual = false;
+                // How good the code is alone stood in the residual.
+                record.error = StoredReal::at_least(f32::INFINITY);
+                Some(record.encode(place)?)
+            }
+            _ => None,
+        },
+        None => None,
+    };
+    if let Some(changed) = changed {
+        slots.insert(slot, changed.as_slice()).map_err(storage("write a slot"))?;
+    }
+    Ok(())
+}
+
+fn reset_state(transaction: &WriteTransaction, header: &StoreHeader) -> Result<()> {
+    let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+    let mut highest = 0;
+    for row in slots.iter().map_err(storage("read the slots"))? {
+        let (slot, value) = row.map_err(storage("read the slots"))?;
+        if let Ok(record) = SlotRecord::decode(value.value(), slot_place(header.uuid, slot.value())) {
+            highest = highest.max(record.seq);
+        }
+    }
+    let mut meta = transaction.open_table(META).map_err(storage("open a table"))?;
+    let place = meta_place(header.uuid, STATE);
+    let known = match meta.get(STATE).map_err(storage("read the state"))? {
+        Some(value) => frame::open::<StoreState>(value.value(), place).ok(),
+        None => None,
+    };
+    let state = StoreState { next_seq: highest + 1, ..known.unwrap_or_default() };
+    let sealed = frame::seal(&state, place)?;
+    meta.insert(STATE, sealed.as_slice()).map_err(storage("write the state"))?;
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! Everything that can still be read of a damaged file, in a new one.
+
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::store::file::{Look, build, look, look_recovering, read_codec};
+use crate::store::guard::{guarded, storage};
+use crate::store::tables::{
+    CODEC, COUNTERS, HEADER, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, codec_chunk, counter_place,
+    meta_place, metadata_place, residual_place, slot_place,
+};
+use crate::store::transaction::POSITION_PREFIX;
+use apcm_format::{
+    CounterChunk, DecodeError, IngestPosition, ResidualRecord, SlotMetadata, SlotRecord, StoreHeader,
+    StoreState, StoredReal, frame, limits,
+};
+use redb::{
+    Key, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
+};
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// What was saved, and what was not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// Memories in the new file.
+    pub memories: u64,
+    /// Slots of which something was there and nothing could be read.
+    pub slots_lost: u64,
+    /// Memories in the new file whose key and values could not be read.
+    pub metadata_lost: u64,
+    /// Memories in the new file that are only as good as their codes now.
+    pub residuals_lost: u64,
+    /// Chunks of access counts that begin again at 0.
+    pub counter_chunks_lost: u64,
+}
+
+/// Copies what can be read of a file into a new one. The damaged file is only read.
+///
+/// Rows are asked for one by one, so that a page that cannot be read takes no other with it; keys are written again from
+/// what the slots say of themselves.
+///
+/// # Errors
+/// [`Exists`](Error::Exists), [`Locked`](Error::Locked), [`NotAStore`](Error::NotAStore); [`Corrupt`](Error::Corrupt) when
+/// the header or the codec cannot be read, without which no code means anything.
+pub(crate) fn salvage(
+    from: &Path,
+    to: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<SalvageReport> {
+    if to.exists() {
+        return Err(Error::Exists { path: to.to_owned() });
+    }
+    match look(from).and_then(|look| copy(&look, to, progress)) {
+        // Pages that nobody could make sense of: once more, with their account made again.
+        Err(first @ (Error::Storage { .. } | Error::Corrupt { .. })) => {
+            look_recovering(from).and_then(|look| copy(&look, to, progress)).map_err(|_| first)
+        }
+        other => other,
+    }
+}
+
+fn copy(
+    Look { database, header, .. }: &Look,
+    to: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<SalvageReport> {
+    let transaction = guarded("read the file", || database.begin_read().map_err(storage("begin a read")))?;
+    let image = guarded("read the codec", || read_codec(&transaction, header))?;
+    if codec::fingerprint(&image) != header.fingerprint {
+        let cause = DecodeError::Checksum { what: "the codec's fingerprint" };
+        return Err(Error::Corrupt { what: "the codec in the store".to_owned(), cause });
+    }
+    let mut report = SalvageReport::default();
+    build(to, "write the new file", |database| {
+        let target = database.begin_write().map_err(storage("begin a write"))?;
+        Salvage { from: &transaction, header, report: &mut report }.copy(&target, &image, progress)?;
+        target.commit().map_err(storage("commit the new file"))
+    })?;
+    Ok(report)
+}
+
+struct Salvage<'a> {
+    from: &'a ReadTransaction,
+    header: &'a StoreHeader,
+    report: &'a mut SalvageReport,
+}
+
+/// One value, copied out; the database's errors and panics are values that are not there.
+fn value(
+    from: &ReadTransaction,
+    table: TableDefinition<'static, u32, &'static [u8]>,
+    key: u32,
+) -> Result<Option<Vec<u8>>> {
+    guarded("read a row", || {
+        let table = from.open_table(table).map_err(storage("open a table"))?;
+        let value = table.get(key).map_err(storage("read a row"))?;
+        Ok(value.map(|value| value.value().to_vec()))
+    })
+}
+
+impl Salvage<'_> {
+    fn copy(
+        &mut self,
+        target: &WriteTransaction,
+        image: &[u8],
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut slots = target.open_table(SLOTS).map_err(storage("create a table"))?;
+        let mut metadata = target.open_table(METADATA).map_err(storage("create a table"))?;
+        let mut keys = target.open_table(KEYS).map_err(storage("create a table"))?;
+        let mut residuals = target.open_table(RESIDUALS).map_err(storage("create a table"))?;
+        let mut occupied = HashSet::new();
+        let mut highest = 0;
+        for slot in 0..self.header.capacity {
+            if slot.is_multiple_of(256) && progress(slot.into(), self.header.capacity.into()).is_break() {
+                return Err(Error::Cancelled);
+            }
+            let Some((record, residual)) = self.record(slot) else { continue };
+            highest = highest.max(record.0);
+            occupied.insert(slot);
+            self.report.memories += 1;
+            insert(&mut slots, slot, &record.1)?;
+            if let Some(residual) = residual {
+                insert(&mut residuals, slot, &residual)?;
+            }
+            let Some((said, bytes)) = self.metadata(slot) else { continue };
+            if let Some(key) = &said.key {
+                let taken = keys.get(key.as_slice()).map_err(storage("look up a key"))?.is_some();
+                if taken {
+                    // The same key twice: this memory stays without what was said of it.
+                    self.report.metadata_lost += 1;
+                    continue;
+                }
+                keys.insert(key.as_slice(), slot).map_err(storage("write a key"))?;
+            }
+            insert(&mut metadata, slot, &bytes)?;
+        }
+        self.counters(target, &occupied)?;
+        self.meta(target, highest)?;
+        let mut chunks = target.open_table(CODEC).map_err(storage("create a table"))?;
+        for (number, chunk) in (0..).zip(image.chunks(limits::CODEC_CHUNK_LEN)) {
+            let key = codec_chunk(number);
+            let crc = crate::store::tables::codec_place(self.header.uuid, key).crc(&[chunk]);
+            insert(&mut chunks, key, &[chunk, &crc.to_le_bytes()].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Sequence number and row of a slot, and its residual's row.
+    #[expect(clippy::type_complexity, reason = "two rows, named where they are used")]
+    fn record(&mut self, slot: u32) -> Option<((u64, Vec<u8>), Option<Vec<u8>>)> {
+        let place = slot_place(self.header.uuid, slot);
+        let bytes = match value(self.from, SLOTS, slot) {
+            Ok(None) => return None,
+            Ok(Some(bytes)) => bytes,
+            Err(_) => {
+                self.report.slots_lost += 1;
+                return None;
+            }
+        };
+        let Ok(mut record) = SlotRecord::decode(&bytes, place) else {
+            self.report.slots_lost += 1;
+            return None;
+        };
+        let seq = record.seq;
+        if !record.flags.residual {
+            return Some(((seq, bytes), None));
+        }
+        let residual = value(self.from, RESIDUALS, slot).ok().flatten().filter(|bytes| {
+            ResidualRecord::decode(bytes, residual_place(self.header.uuid, slot))
+                .is_ok_and(|residual| residual.seq == seq)
+        });
+        if residual.is_some() {
+            return Some(((seq, bytes), residual));
+        }
+        self.report.residuals_lost += 1;
+        record.flags.residual = false;
+        // How good the code is alone stood in the residual.
+        record.error = StoredReal::at_least(f32::INFINITY);
+        record.encode(place).ok().map(|changed| ((seq, changed), None))
+    }
+
+    fn metadata(&mut self, slot: u32) -> Option<(SlotMetadata, Vec<u8>)> {
+        let bytes = match value(self.from, METADATA, slot) {
+            Ok(bytes) => bytes?,
+            Err(_) => {
+                self.report.metadata_lost += 1;
+                return None;
+            }
+        };
+        match frame::open::<SlotMetadata>(&bytes, metadata_place(self.header.uuid, slot)) {
+            Ok(said) => Some((said, bytes)),
+            Err(_) => {
+                self.report.metadata_lost += 1;
+                None
+            }
+        }
+    }
+
+    fn counters(&mut self, target: &WriteTransaction, occupied: &HashSet<u32>) -> Result<()> {
+        let mut counters = target.open_table(COUNTERS).map_err(storage("create a table"))?;
+        for number in 0..=CounterChunk::number_of(self.header.capacity.saturating_sub(1)) {
+            let place = counter_place(self.header.uuid, number);
+            let chunk = match value(self.from, COUNTERS, number) {
+                Ok(None) => continue,
+                Ok(Some(bytes)) => CounterChunk::decode(&bytes, place).ok(),
+                Err(_) => None,
+            };
+            let Some(mut chunk) = chunk else {
+                self.report.counter_chunks_lost += 1;
+                continue;
+            };
+            let first = number * limits::COUNTERS_PER_CHUNK as u32;
+            for (slot, count) in (first..).zip(&mut chunk.counts) {
+                if !occupied.contains(&slot) {
+                    *count = 0;
+                }
+            }
+            insert(&mut counters, number, &chunk.encode(place))?;
+        }
+        Ok(())
+    }
+
+    fn meta(&mut self, target: &WriteTransaction, highest: u64) -> Result<()> {
+        let mut meta = target.open_table(META).map_err(storage("create a table"))?;
+        let uuid = self.header.uuid;
+        meta.insert(HEADER, self.header.encode().as_slice()).map_err(storage("write the header"))?;
+        let known = guarded("read the state", || {
+            let table = self.from.open_table(META).map_err(storage("open a table"))?;
+            let value = table.get(STATE).map_err(storage("read the state"))?;
+            Ok(value.and_then(|value| frame::open::<StoreState>(value.value(), meta_place(uuid, STATE)).ok()))
+        });
+        let known = known.ok().flatten();
+        let state = known.unwrap_or_default();
+        let next_seq = known.map_or(1, |known| known.next_seq).max(highest + 1);
+        let state = frame::seal(&StoreState { next_seq, ..state }, meta_place(uuid, STATE))?;
+        meta.insert(STATE, state.as_slice()).map_err(storage("write the state"))?;
+        for (name, bytes) in self.positions() {
+            meta.insert(name.as_str(), bytes.as_slice()).map_err(storage("write a position"))?;
+        }
+        Ok(())
+    }
+
+    /// Ingest positions, as far as they can be read: without one a dataset is begun again.
+    fn positions(&self) -> Vec<(String, Vec<u8>)> {
+        let mut found = Vec::new();
+        // What was found before an error stays.
+        let _ = guarded("read the positions", || {
+            let meta = self.from.open_table(META).map_err(storage("open a table"))?;
+            for row in meta.iter().map_err(storage("read the positions"))? {
+                let (name, value) = row.map_err(storage("read the positions"))?;
+                let (name, value) = (name.value(), value.value());
+                let place = meta_place(self.header.uuid, name);
+                if name.starts_with(POSITION_PREFIX) && frame::open::<IngestPosition>(value, place).is_ok() {
+                    found.push((name.to_owned(), value.to_vec()));
+                }
+            }
+            Ok(())
+        });
+        found
+    }
+}
+
+fn insert<'k, K: Key + 'static>(
+    table: &mut Table<'_, K, &'static [u8]>,
+    key: impl std::borrow::Borrow<K::SelfType<'k>>,
+    value: &[u8],
+) -> Result<()>
+where
+    for<'v> &'static [u8]: Value<SelfType<'v> = &'v [u8]>,
+{
+    table.insert(key, value).map(drop).map_err(storage("write a row"))
+}
