@@ -83,6 +83,8 @@ pub enum Error {
     Locked {
         /// The file.
         path: PathBuf,
+        /// Who has it open for writing, as the note beside it says: process id and host.
+        holder: Option<(u32, String)>,
     },
     /// The file was not closed cleanly; opening it once for writing repairs it.
     NeedsRecovery {
@@ -198,7 +200,10 @@ impl fmt::Display for Error {
             Self::TooNew { path, cause } => {
                 write!(f, "{} needs a newer apcm ({cause}); it was left untouched", path.display())
             }
-            Self::Locked { path } => {
+            Self::Locked { path, holder: Some((pid, host)) } => {
+                write!(f, "{} is in use by process {pid} on {host}", path.display())
+            }
+            Self::Locked { path, holder: None } => {
                 write!(f, "{} is in use by another process or handle", path.display())
             }
             Self::NeedsRecovery { path } => {

@@ -373,3 +373,25 @@ fn compacting_gives_room_back_and_changes_nothing() {
     assert_eq!(open(&home), before);
     assert!(Store::verify(&home.path).run().unwrap().ok);
 }
+
+#[cfg(unix)]
+#[test]
+fn files_are_their_owners_alone_unless_told_otherwise() {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    filled(&home).close().unwrap();
+    assert_eq!(mode(&home.path), 0o600);
+    let open = home.file("open.apcm");
+    let store = Store::builder()
+        .capacity(2)
+        .permissions(Permissions::from_mode(0o640))
+        .create(&open, codec())
+        .unwrap();
+    assert_eq!(mode(&open), 0o640);
+    store.backup(home.file("copy.apcm")).run().unwrap();
+    store.close().unwrap();
+    Store::salvage(&home.path, home.file("saved.apcm"), go_on).unwrap();
+    assert_eq!((mode(&home.file("copy.apcm")), mode(&home.file("saved.apcm"))), (0o640, 0o600));
+}

@@ -4,6 +4,7 @@ use super::counts::Counts;
 use super::file::{self, Contents, Handle};
 use super::flusher::Flusher;
 use super::guard::{guarded, storage};
+use super::holder::Note;
 use super::live::{Live, SlotSize, row_bytes};
 use super::medium::{Medium, Shared};
 use super::tables::{
@@ -20,6 +21,7 @@ use apcm_format::{
 use parking_lot::{Mutex, RwLock};
 use rand::TryRng;
 use redb::{ReadableTable, StorageBackend};
+use std::fs::Permissions;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -47,6 +49,7 @@ pub struct StoreBuilder {
     capacity: u32,
     similarity: Similarity,
     byte_budget: Option<u64>,
+    permissions: Option<Permissions>,
     device: Device,
     clock: Clock,
 }
@@ -68,6 +71,7 @@ impl StoreBuilder {
             capacity: 10_000,
             similarity: Similarity::Cosine,
             byte_budget: None,
+            permissions: None,
             device: Device::default(),
             clock: Arc::new(clock),
         }
@@ -83,6 +87,12 @@ impl StoreBuilder {
     /// of the least used memories are dropped first, and memories last.
     pub fn byte_budget(mut self, bytes: u64) -> Self {
         self.byte_budget = Some(bytes);
+        self
+    }
+
+    /// Who may read and write a new store's file; its owner alone by default.
+    pub fn permissions(mut self, permissions: Permissions) -> Self {
+        self.permissions = Some(permissions);
         self
     }
 
@@ -181,7 +191,8 @@ impl StoreBuilder {
         StoreHeader::decode(&header.encode())?;
         let state = StoreState { next_seq: 1, byte_budget: self.byte_budget, ..StoreState::default() };
         let state = frame::seal(&state, meta_place(header.uuid, STATE))?;
-        let contents = Contents { header: &header, codec: &image, state: &state };
+        let contents =
+            Contents { header: &header, codec: &image, state: &state, permissions: self.permissions.clone() };
         let opened = file::create(&medium, &contents)?;
         drop(image);
         self.finish(medium, opened, Some(codec))
@@ -262,6 +273,7 @@ impl StoreBuilder {
         }
         let live = guarded("load the store", || load(&handle, &header, codec.as_ref()))?;
         let writable = handle.writable().is_ok();
+        let note = medium.path().filter(|_| writable).and_then(Note::leave);
         let inner = Arc::new(Inner {
             medium,
             header,
@@ -273,6 +285,7 @@ impl StoreBuilder {
             poisoned: AtomicBool::new(false),
             signal: Arc::default(),
             clock: self.clock,
+            _note: note,
         });
         let flusher = if writable { Some(Flusher::start(&inner)?) } else { None };
         Ok(Store { inner, flusher })

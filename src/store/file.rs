@@ -10,7 +10,7 @@ use redb::{
     Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, StorageBackend,
     TableError,
 };
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -163,6 +163,8 @@ pub(super) struct Contents<'a> {
     pub(super) codec: &'a [u8],
     /// The framed state.
     pub(super) state: &'a [u8],
+    /// Who may read and write the file; its owner alone by default.
+    pub(super) permissions: Option<Permissions>,
 }
 
 impl Contents<'_> {
@@ -211,7 +213,7 @@ pub(super) fn create(medium: &Medium, contents: &Contents<'_>) -> Result<(Handle
 }
 
 fn create_file(path: &Path, contents: &Contents<'_>) -> Result<()> {
-    build(path, "create the store", |database| contents.write(database))
+    build(path, "create the store", contents.permissions.clone(), |database| contents.write(database))
 }
 
 /// Makes a file under a temporary name beside its own, closes and syncs it, and renames it, never over another file.
@@ -219,6 +221,7 @@ fn create_file(path: &Path, contents: &Contents<'_>) -> Result<()> {
 pub(super) fn build(
     path: &Path,
     during: &'static str,
+    permissions: Option<Permissions>,
     fill: impl FnOnce(&Database) -> Result<()>,
 ) -> Result<()> {
     let folder = folder_of(path);
@@ -232,6 +235,10 @@ pub(super) fn build(
         let database = builder().create_file(file).map_err(|error| not_opened(path, error))?;
         fill(&Closing::new(database))
     })?;
+    // Temporary files are their owner's alone; what was asked for is set at the end, so that nobody sees half a store.
+    if let Some(permissions) = permissions {
+        temporary.as_file().set_permissions(permissions).map_err(Error::io(path))?;
+    }
     temporary.as_file().sync_all().map_err(Error::io(path))?;
     temporary.persist_noclobber(path).map_err(|error| {
         if error.error.kind() == std::io::ErrorKind::AlreadyExists {
@@ -313,7 +320,9 @@ fn not_a_store(path: &Path, cause: &str) -> Error {
 
 fn not_opened(path: &Path, error: DatabaseError) -> Error {
     match error {
-        DatabaseError::DatabaseAlreadyOpen => Error::Locked { path: path.to_owned() },
+        DatabaseError::DatabaseAlreadyOpen => {
+            Error::Locked { path: path.to_owned(), holder: super::holder::of(path) }
+        }
         DatabaseError::RepairAborted => Error::NeedsRecovery { path: path.to_owned() },
         DatabaseError::UpgradeRequired(version) => {
             not_a_store(path, &format!("a redb database in the old file format {version}"))

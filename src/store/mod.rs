@@ -13,6 +13,7 @@ mod draft;
 mod file;
 mod flusher;
 mod guard;
+mod holder;
 mod iter;
 mod live;
 mod maintenance;
@@ -82,6 +83,8 @@ struct Inner {
     poisoned: AtomicBool,
     signal: Arc<flusher::Signal>,
     clock: Clock,
+    /// Removed after the file is closed.
+    _note: Option<holder::Note>,
 }
 
 impl std::fmt::Debug for Store {

@@ -61,10 +61,13 @@ impl<'a> Backup<'a> {
         self.store.flush()?;
         let inner = &self.store.inner;
         let mut memories = 0;
+        // Whoever may read the store may read its copy, and nobody else.
+        let permissions =
+            self.store.path().and_then(|path| Some(std::fs::metadata(path).ok()?.permissions()));
         inner.reading("copy the store", || {
             let from = inner.handle.begin_read()?;
             let mut copied = Copied::of(&from, self.progress.take())?;
-            build(&self.to, "write the backup", |database| {
+            build(&self.to, "write the backup", permissions, |database| {
                 let to = database.begin_write().map_err(storage("begin a write"))?;
                 copied.table(&from, &to, META)?;
                 copied.table(&from, &to, CODEC)?;

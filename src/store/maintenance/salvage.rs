@@ -52,10 +52,10 @@ pub(crate) fn salvage(
     if to.exists() {
         return Err(Error::Exists { path: to.to_owned() });
     }
-    match look(from).and_then(|look| copy(&look, to, progress)) {
+    match look(from).and_then(|look| copy(&look, from, to, progress)) {
         // Pages that nobody could make sense of: once more, with their account made again.
         Err(first @ (Error::Storage { .. } | Error::Corrupt { .. })) => {
-            look_recovering(from).and_then(|look| copy(&look, to, progress)).map_err(|_| first)
+            look_recovering(from).and_then(|look| copy(&look, from, to, progress)).map_err(|_| first)
         }
         other => other,
     }
@@ -63,6 +63,7 @@ pub(crate) fn salvage(
 
 fn copy(
     Look { database, header, .. }: &Look,
+    from: &Path,
     to: &Path,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<SalvageReport> {
@@ -73,7 +74,8 @@ fn copy(
         return Err(Error::Corrupt { what: "the codec in the store".to_owned(), cause });
     }
     let mut report = SalvageReport::default();
-    build(to, "write the new file", |database| {
+    let permissions = std::fs::metadata(from).ok().map(|metadata| metadata.permissions());
+    build(to, "write the new file", permissions, |database| {
         let target = database.begin_write().map_err(storage("begin a write"))?;
         Salvage { from: &transaction, header, report: &mut report }.copy(&target, &image, progress)?;
         target.commit().map_err(storage("commit the new file"))
