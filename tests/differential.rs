@@ -1,0 +1,61 @@
+//! A store against a model of it (F1 of the fault matrix in docs/reliability.md): random operations, the same keys,
+//! slots, sequence numbers, counts, pins and values after each, and after every reopening.
+
+mod common;
+
+use apcm::{PlainCodec, Store};
+use common::disk::{Disk, Random};
+use common::model::{Model, Op, apply, memories};
+
+fn values(random: &mut Random) -> [f32; 2] {
+    [random.below(200) as f32 / 100.0 - 1.0, random.below(200) as f32 / 100.0 - 1.0]
+}
+
+fn op(random: &mut Random) -> Op {
+    let key = random.below(6) as u8;
+    match random.below(16) {
+        0..4 => Op::Insert((0..=random.below(6)).map(|_| values(random)).collect()),
+        4..9 => Op::Put(key, values(random)),
+        9 => Op::Remove(key),
+        10..13 => Op::Get(key, 1 + random.below(3) as u8),
+        13 => Op::Pin(key, true),
+        14 => Op::Pin(key, false),
+        _ => Op::Flush,
+    }
+}
+
+#[test]
+fn f1_a_store_does_what_its_model_does() {
+    let (sequences, ops) = if std::env::var_os("APCM_DEEP").is_some() { (20_000, 200) } else { (1_000, 200) };
+    let (mut evictions, mut refused, mut reopened) = (0, 0, 0);
+    for sequence in 0..sequences {
+        let mut random = Random(sequence);
+        let capacity = 1 + random.below(6) as usize;
+        let disk = Disk::new();
+        let builder = || Store::builder().capacity(capacity as u32).clock(|| 1_000);
+        let mut store = builder().create_on(disk.clone(), PlainCodec::new(&[2], 2).unwrap()).unwrap();
+        let mut model = Model::new(capacity);
+        for step in 0..ops {
+            let op = op(&mut random);
+            let (done, expected) = (apply(&store, &op).unwrap(), model.apply(&op));
+            assert_eq!(done, expected, "sequence {sequence}, step {step}: {op:?}");
+            refused += usize::from(!done);
+            if random.below(20) == 0 {
+                store.close().unwrap();
+                store = builder().open_on(disk.clone()).unwrap();
+                reopened += 1;
+            }
+            assert_eq!(
+                memories(&store).unwrap(),
+                model.memories(),
+                "sequence {sequence}, step {step}: {op:?}"
+            );
+        }
+        assert_eq!(store.stats().unwrap().evictions, model.evictions, "sequence {sequence}");
+        evictions += model.evictions;
+    }
+    eprintln!(
+        "{sequences} sequences of {ops}: {evictions} evictions, {refused} refused, {reopened} reopened"
+    );
+    assert!(evictions > 10_000 && refused > 500 && reopened > 5_000);
+}
