@@ -64,8 +64,7 @@ fn content(store: &Store) -> Content {
 /// redb's panics are caught and become errors; here their messages would drown everything else.
 fn quiet() {
     std::panic::set_hook(Box::new(|info| {
-        let ours = info.location().is_some_and(|place| !place.file().contains("redb-"));
-        if ours {
+        if !std::backtrace::Backtrace::force_capture().to_string().contains("store::guard::guarded") {
             eprintln!("{info}");
         }
     }));

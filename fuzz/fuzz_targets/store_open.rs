@@ -19,7 +19,7 @@ type Truth = BTreeMap<(u32, u64), Vec<u32>>;
 static TRUTH: LazyLock<Truth> = LazyLock::new(|| {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !panic.location().is_some_and(|place| place.file().contains("redb-")) {
+        if !std::backtrace::Backtrace::force_capture().to_string().contains("store::guard::guarded") {
             before(panic);
             std::process::abort();
         }
