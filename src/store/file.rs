@@ -222,7 +222,7 @@ pub(super) fn build(
     path: &Path,
     during: &'static str,
     permissions: Option<Permissions>,
-    fill: impl FnOnce(&Database) -> Result<()>,
+    fill: impl FnOnce(&mut Database) -> Result<()>,
 ) -> Result<()> {
     let folder = folder_of(path);
     if path.exists() {
@@ -233,7 +233,7 @@ pub(super) fn build(
     guarded(during, || {
         let file = temporary.reopen().map_err(Error::io(path))?;
         let database = builder().create_file(file).map_err(|error| not_opened(path, error))?;
-        fill(&Closing::new(database))
+        fill(&mut Closing::new(database))
     })?;
     // Temporary files are their owner's alone; what was asked for is set at the end, so that nobody sees half a store.
     if let Some(permissions) = permissions {

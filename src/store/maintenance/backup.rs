@@ -1,5 +1,6 @@
 //! A second file with everything in it, made while the store is in use.
 
+use super::compact::shrink;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::file::build;
@@ -76,7 +77,8 @@ impl<'a> Backup<'a> {
                 copied.table(&from, &to, KEYS)?;
                 copied.table(&from, &to, METADATA)?;
                 copied.table(&from, &to, RESIDUALS)?;
-                to.commit().map_err(storage("commit the backup"))
+                to.commit().map_err(storage("commit the backup"))?;
+                shrink(database)
             })
         })?;
         let bytes = std::fs::metadata(&self.to).map_err(Error::io(&self.to))?.len();

@@ -1,5 +1,6 @@
 //! Everything that can still be read of a damaged file, in a new one.
 
+use super::compact::shrink;
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::store::file::{Look, build, look, look_recovering, read_codec};
@@ -78,7 +79,8 @@ fn copy(
     build(to, "write the new file", permissions, |database| {
         let target = database.begin_write().map_err(storage("begin a write"))?;
         Salvage { from: &transaction, header, report: &mut report }.copy(&target, &image, progress)?;
-        target.commit().map_err(storage("commit the new file"))
+        target.commit().map_err(storage("commit the new file"))?;
+        shrink(database)
     })?;
     Ok(report)
 }
