@@ -2,6 +2,7 @@
 //! are caught by the store, and are let pass here too; any other ends the run.
 #![no_main]
 
+#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../../tests/common/disk.rs"]
 mod disk;
 

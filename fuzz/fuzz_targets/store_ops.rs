@@ -2,8 +2,10 @@
 //! was promised or what was under way.
 #![no_main]
 
+#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../../tests/common/disk.rs"]
 mod disk;
+#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../../tests/common/model.rs"]
 mod model;
 
