@@ -355,6 +355,28 @@ fn f23_a_backup_is_one_state_while_others_write() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// F21: what goes wrong in a copy is the copy's: the store it is of goes on.
+#[test]
+fn f21_a_panic_in_a_callers_callback_ends_the_backup_and_not_the_store() {
+    let home = Home::new();
+    let store = Store::builder().capacity(400).create(&home.path, codec()).unwrap();
+    let mut transaction = store.begin_write();
+    let mut random = Random(4);
+    (0..400).try_for_each(|_| transaction.insert(&record(&mut random))).unwrap();
+    transaction.commit().unwrap();
+    let path = home.file("backup");
+    let error = store.backup(&path).progress(|_, _| panic!("the caller's own")).run().unwrap_err();
+    assert!(
+        matches!(error, Error::Storage { .. }) && error.to_string().contains("the caller's own"),
+        "{error}"
+    );
+    let stopped = store.backup(&path).progress(|_, _| ControlFlow::Break(())).run();
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+    assert!(!path.exists());
+    store.insert(&record(&mut random)).unwrap();
+    assert_eq!(store.backup(&path).run().unwrap().memories, 400);
+}
+
 #[test]
 fn compacting_gives_room_back_and_changes_nothing() {
     let home = Home::new();

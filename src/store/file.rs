@@ -4,11 +4,12 @@ use super::guard::{Closing, guarded, storage};
 use super::medium::{Medium, Shared};
 use super::overlay::Overlay;
 use super::tables::{CODEC, HEADER, META, codec_chunk, codec_place};
+use crate::codec;
 use crate::error::{Error, Result};
-use apcm_format::{DecodeError, StoreHeader, limits};
+use apcm_format::{DecodeError, StoreHeader, StoreUuid, limits};
 use redb::{
     Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, StorageBackend,
-    TableError,
+    TableError, WriteTransaction,
 };
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Read;
@@ -174,13 +175,7 @@ impl Contents<'_> {
             let mut meta = transaction.open_table(META).map_err(storage("open a table"))?;
             meta.insert(HEADER, self.header.encode().as_slice()).map_err(storage("write the header"))?;
             meta.insert(super::tables::STATE, self.state).map_err(storage("write the state"))?;
-            let mut chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
-            for (number, chunk) in (0..).zip(self.codec.chunks(limits::CODEC_CHUNK_LEN)) {
-                let key = codec_chunk(number);
-                let crc = codec_place(self.header.uuid, key).crc(&[chunk]);
-                let value = [chunk, &crc.to_le_bytes()].concat();
-                chunks.insert(key, value.as_slice()).map_err(storage("write the codec"))?;
-            }
+            write_codec(&transaction, self.header.uuid, self.codec)?;
             super::create_tables(&transaction)?;
         }
         transaction.commit().map_err(storage("commit the new store"))
@@ -255,7 +250,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The codec's image, put together from its chunks.
+/// The codec's image, put together from its chunks, whole: it has the fingerprint that the header names.
 pub(super) fn read_codec(transaction: &ReadTransaction, header: &StoreHeader) -> Result<Vec<u8>> {
     let chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
     let mut image = Vec::new();
@@ -272,7 +267,25 @@ pub(super) fn read_codec(transaction: &ReadTransaction, header: &StoreHeader) ->
         })?;
         image.extend_from_slice(chunk);
     }
+    if codec::fingerprint(&image) != header.fingerprint {
+        return Err(Error::Corrupt {
+            what: "the codec in the store".to_owned(),
+            cause: DecodeError::Checksum { what: "the codec's fingerprint" },
+        });
+    }
     Ok(image)
+}
+
+/// Writes a codec's image, chunk by chunk.
+pub(super) fn write_codec(transaction: &WriteTransaction, store: StoreUuid, image: &[u8]) -> Result<()> {
+    let mut chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
+    for (number, chunk) in (0..).zip(image.chunks(limits::CODEC_CHUNK_LEN)) {
+        let key = codec_chunk(number);
+        let crc = codec_place(store, key).crc(&[chunk]);
+        let value = [chunk, &crc.to_le_bytes()].concat();
+        chunks.insert(key, value.as_slice()).map_err(storage("write the codec"))?;
+    }
+    Ok(())
 }
 
 fn builder() -> Builder {

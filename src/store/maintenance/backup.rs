@@ -2,13 +2,11 @@
 
 use super::compact::shrink;
 use crate::error::{Error, Result};
-use crate::store::Store;
 use crate::store::file::build;
 use crate::store::guard::storage;
 use crate::store::tables::{CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS};
-use redb::{
-    Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, Value, WriteTransaction,
-};
+use crate::store::{Inner, Store};
+use redb::{Key, ReadTransaction, ReadableTableMetadata, TableDefinition, Value, WriteTransaction};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -65,29 +63,30 @@ impl<'a> Backup<'a> {
         // Whoever may read the store may read its copy, and nobody else.
         let permissions =
             self.store.path().and_then(|path| Some(std::fs::metadata(path).ok()?.permissions()));
-        inner.reading("copy the store", || {
-            let from = inner.handle.begin_read()?;
-            let mut copied = Copied::of(&from, self.progress.take())?;
-            build(&self.to, "write the backup", permissions, |database| {
-                let to = database.begin_write().map_err(storage("begin a write"))?;
-                copied.table(&from, &to, META)?;
-                copied.table(&from, &to, CODEC)?;
-                memories = copied.table(&from, &to, SLOTS)?;
-                copied.table(&from, &to, COUNTERS)?;
-                copied.table(&from, &to, KEYS)?;
-                copied.table(&from, &to, METADATA)?;
-                copied.table(&from, &to, RESIDUALS)?;
-                to.commit().map_err(storage("commit the backup"))?;
-                shrink(database)
-            })
+        let progress = self.progress.take();
+        let mut copied = inner.reading("look at the store", || Copied::of(inner, progress))?;
+        // What fails in the copy fails there: only reading from the store can make its own handle unusable.
+        build(&self.to, "write the backup", permissions, |database| {
+            let to = database.begin_write().map_err(storage("begin a write"))?;
+            copied.table(&to, META)?;
+            copied.table(&to, CODEC)?;
+            memories = copied.table(&to, SLOTS)?;
+            copied.table(&to, COUNTERS)?;
+            copied.table(&to, KEYS)?;
+            copied.table(&to, METADATA)?;
+            copied.table(&to, RESIDUALS)?;
+            to.commit().map_err(storage("commit the backup"))?;
+            shrink(database)
         })?;
         let bytes = std::fs::metadata(&self.to).map_err(Error::io(&self.to))?.len();
         Ok(BackupReport { memories, bytes })
     }
 }
 
-/// How far a copy is.
+/// A snapshot being copied, and how far that is.
 struct Copied<'a> {
+    inner: &'a Inner,
+    from: ReadTransaction,
     done: u64,
     total: u64,
     progress: Option<Callback<'a>>,
@@ -97,7 +96,8 @@ struct Copied<'a> {
 const STRIDE: u64 = 256;
 
 impl<'a> Copied<'a> {
-    fn of(from: &ReadTransaction, progress: Option<Callback<'a>>) -> Result<Self> {
+    fn of(inner: &'a Inner, progress: Option<Callback<'a>>) -> Result<Self> {
+        let from = inner.handle.begin_read()?;
         let mut total = 0;
         for table in from.list_tables().map_err(storage("list the tables"))? {
             total += from
@@ -105,21 +105,26 @@ impl<'a> Copied<'a> {
                 .and_then(|table| Ok(table.len()?))
                 .map_err(storage("count the rows"))?;
         }
-        Ok(Self { done: 0, total, progress })
+        Ok(Self { inner, from, done: 0, total, progress })
     }
 
     /// Copies the rows of a table as they are: their checksums go with them. Gives how many.
     fn table<K: Key + 'static, V: Value + 'static>(
         &mut self,
-        from: &ReadTransaction,
         to: &WriteTransaction,
         table: TableDefinition<'static, K, V>,
     ) -> Result<u64> {
-        let rows = from.open_table(table).map_err(storage("open a table"))?;
+        let inner = self.inner;
+        let open = || {
+            let rows = self.from.open_table(table).map_err(storage("open a table"))?;
+            rows.range::<K::SelfType<'_>>(..).map_err(storage("read a table"))
+        };
+        let mut rows = inner.reading("read a table", open)?;
         let mut copy = to.open_table(table).map_err(storage("create a table"))?;
         let mut count = 0;
-        for row in rows.iter().map_err(storage("read a table"))? {
-            let (key, value) = row.map_err(storage("read a table"))?;
+        let mut next =
+            || inner.reading("read a table", || rows.next().transpose().map_err(storage("read a table")));
+        while let Some((key, value)) = next()? {
             copy.insert(key.value(), value.value()).map_err(storage("copy a row"))?;
             count += 1;
             self.done += 1;

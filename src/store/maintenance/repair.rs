@@ -81,19 +81,34 @@ impl RepairPlan {
         self.findings.iter().map(step).collect()
     }
 
-    /// Mends the file, in one durable transaction, and looks at it again.
+    /// Mends the file, each pass in one durable transaction, until nothing is found any more.
     ///
     /// # Errors
     /// [`Argument`](Error::Argument) where it cannot be mended in place, and when the file changed since the plan was
     /// made; as [`Store::open`](crate::Store::open). Nothing was written then.
-    pub fn apply(self) -> Result<()> {
+    pub fn apply(mut self) -> Result<()> {
         let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
+        if examine(&self.path, &mut go_on)?.findings != self.findings {
+            return Err(Error::argument("a plan to apply", "of the file as it is", "one of another state"));
+        }
+        // What was freed leaves metadata, residuals and counts behind that are nobody's: they go in a second pass.
+        while !self.is_empty() {
+            self.mend()?;
+            let left = examine(&self.path, &mut go_on)?.findings;
+            if left == self.findings {
+                let source = format!("{} damages are left as they were", left.len()).into();
+                return Err(Error::Storage { during: "mend the file", source });
+            }
+            self.findings = left;
+        }
+        Ok(())
+    }
+
+    /// One pass over the findings, in one transaction.
+    fn mend(&self) -> Result<()> {
         if !self.in_place() {
             let found = "damage that `salvage` alone can get around";
             return Err(Error::argument("a file to mend in place", "one whose pages can be read", found));
-        }
-        if examine(&self.path, &mut go_on)?.findings != self.findings {
-            return Err(Error::argument("a plan to apply", "of the file as it is", "one of another state"));
         }
         let medium = Medium::File(self.path.clone());
         let (handle, header) = open_writable(&medium)?;
@@ -106,14 +121,7 @@ impl RepairPlan {
             transaction
                 .commit()
                 .map_err(|error| Error::OutcomeUnknown { source: Box::new(redb::Error::from(error)) })
-        })?;
-        drop(handle);
-        // What was freed leaves metadata, residuals and counts behind that are nobody's: they go in a second pass.
-        let left = examine(&self.path, &mut go_on)?.findings;
-        if left.is_empty() || left == self.findings {
-            return Ok(());
-        }
-        Self { path: self.path, findings: left, needs_recovery: false }.apply()
+        })
     }
 }
 

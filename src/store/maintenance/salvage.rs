@@ -1,18 +1,17 @@
 //! Everything that can still be read of a damaged file, in a new one.
 
 use super::compact::shrink;
-use crate::codec;
 use crate::error::{Error, Result};
-use crate::store::file::{Look, build, look, look_recovering, read_codec};
+use crate::store::file::{Look, build, look, look_recovering, read_codec, write_codec};
 use crate::store::guard::{guarded, storage};
 use crate::store::tables::{
-    CODEC, COUNTERS, HEADER, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, codec_chunk, counter_place,
-    meta_place, metadata_place, residual_place, slot_place,
+    COUNTERS, HEADER, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place,
+    metadata_place, residual_place, slot_place,
 };
 use crate::store::transaction::POSITION_PREFIX;
 use apcm_format::{
-    CounterChunk, DecodeError, IngestPosition, ResidualRecord, SlotMetadata, SlotRecord, StoreHeader,
-    StoreState, StoredReal, frame, limits,
+    CounterChunk, IngestPosition, ResidualRecord, SlotMetadata, SlotRecord, StoreHeader, StoreState,
+    StoredReal, frame, limits,
 };
 use redb::{
     Key, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
@@ -70,10 +69,6 @@ fn copy(
 ) -> Result<SalvageReport> {
     let transaction = guarded("read the file", || database.begin_read().map_err(storage("begin a read")))?;
     let image = guarded("read the codec", || read_codec(&transaction, header))?;
-    if codec::fingerprint(&image) != header.fingerprint {
-        let cause = DecodeError::Checksum { what: "the codec's fingerprint" };
-        return Err(Error::Corrupt { what: "the codec in the store".to_owned(), cause });
-    }
     let mut report = SalvageReport::default();
     let permissions = std::fs::metadata(from).ok().map(|metadata| metadata.permissions());
     build(to, "write the new file", permissions, |database| {
@@ -91,7 +86,7 @@ struct Salvage<'a> {
     report: &'a mut SalvageReport,
 }
 
-/// One value, copied out; the database's errors and panics are values that are not there.
+/// One value, copied out; the database's panic over it is an error like any other.
 fn value(
     from: &ReadTransaction,
     table: TableDefinition<'static, u32, &'static [u8]>,
@@ -143,13 +138,7 @@ impl Salvage<'_> {
         }
         self.counters(target, &occupied)?;
         self.meta(target, highest)?;
-        let mut chunks = target.open_table(CODEC).map_err(storage("create a table"))?;
-        for (number, chunk) in (0..).zip(image.chunks(limits::CODEC_CHUNK_LEN)) {
-            let key = codec_chunk(number);
-            let crc = crate::store::tables::codec_place(self.header.uuid, key).crc(&[chunk]);
-            insert(&mut chunks, key, &[chunk, &crc.to_le_bytes()].concat())?;
-        }
-        Ok(())
+        write_codec(target, self.header.uuid, image)
     }
 
     /// Sequence number and row of a slot, and its residual's row.
