@@ -133,6 +133,15 @@ pub enum Error {
         /// The budget.
         budget: u64,
     },
+    /// Opening the file would take more memory than was allowed.
+    MemoryLimit {
+        /// What takes it.
+        what: &'static str,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
     /// An earlier storage error made this handle unusable. Drop it and open the store again.
     Poisoned,
     /// A commit failed in a way that leaves open whether it is durable. Open the store again and look.
@@ -233,6 +242,9 @@ impl fmt::Display for Error {
                 "the store's budget is {budget} bytes and at least {needed} would have to be stored; nothing was \
                  written"
             ),
+            Self::MemoryLimit { what, needed, limit } => {
+                write!(f, "{what} would take {needed} bytes of memory, {limit} are allowed")
+            }
             Self::Poisoned => {
                 f.write_str("an earlier storage error made this handle unusable; open the store again")
             }

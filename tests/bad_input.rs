@@ -3,6 +3,7 @@
 mod common;
 
 use apcm::{Attributes, Error, Filter, Metadata, PlainCodec, Record, Records, Store};
+use common::tamper::{METADATA, flip, tamper};
 use common::{Home, axis, plain_store, vector};
 use redb::ReadableTable;
 use std::io::Write;
@@ -256,6 +257,28 @@ fn a_damaged_slot_is_one_error_and_the_others_stay_readable() {
     assert_eq!(store.stats().unwrap().damaged, 1);
     assert!(store.remove(&[1]).unwrap());
     assert_eq!(store.stats().unwrap().damaged, 0);
+}
+
+/// What cannot say what it is must not make a search for the others fail.
+#[test]
+fn a_memory_with_damaged_metadata_is_one_error_and_no_hit() {
+    let home = Home::new();
+    let store = plain_store(&home, 4, 4);
+    let note = || Metadata::from([("kind".to_owned(), "note".into())]);
+    let ids: Vec<_> = (0..3).map(|i| store.put(&[i], &axis(i.into(), 4), note()).unwrap().id).collect();
+    store.close().unwrap();
+    tamper(&home, |transaction, _| flip(transaction, METADATA, 1));
+    let store = Store::open(&home.path).unwrap();
+    let hits = store.search(&axis(1, 4)).k(3).run().unwrap();
+    assert_eq!(hits.iter().map(|hit| hit.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
+    assert_eq!(store.search(&axis(1, 4)).filter("kind = 'note'").unwrap().run().unwrap().len(), 2);
+    assert!(matches!(store.get(&[1]), Err(Error::Corrupt { what, .. }) if what == "the metadata of slot 1"));
+    assert!(matches!(store.get_id(ids[1]), Err(Error::Corrupt { .. })));
+    assert_eq!(store.stats().unwrap().damaged, 1);
+    store.remove_id(ids[1]).unwrap();
+    assert_eq!((store.len(), store.stats().unwrap().damaged), (2, 0));
+    store.put(&[1], &axis(1, 4), note()).unwrap();
+    assert_eq!(store.get(&[1]).unwrap().unwrap().record, axis(1, 4));
 }
 
 #[test]

@@ -9,16 +9,9 @@ use apcm_format::{
 use common::Home;
 use common::disk::Random;
 use common::scripts::{Snapshot, codec, counts, record, snapshot};
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use common::tamper::{CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, flip, tamper};
+use redb::{ReadableTable, WriteTransaction};
 use std::ops::ControlFlow;
-
-const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
-const SLOTS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("slots");
-const COUNTERS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("counters");
-const KEYS: TableDefinition<'static, &[u8], u32> = TableDefinition::new("keys");
-const METADATA: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("metadata");
-const RESIDUALS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("residuals");
-const CODEC: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("codec");
 
 /// Ten memories with keys `0` to `9` in slots 0 to 9 of twelve; even ones have values, 3 and 6 residuals.
 fn filled(home: &Home) -> Store {
@@ -42,28 +35,6 @@ fn filled(home: &Home) -> Store {
 
 fn go_on(_: u64, _: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
-}
-
-/// Changes the tables behind the store's back.
-fn tamper(home: &Home, change: impl FnOnce(&WriteTransaction, &StoreHeader)) {
-    let database = redb::Database::open(&home.path).unwrap();
-    let header = {
-        let transaction = database.begin_read().unwrap();
-        let meta = transaction.open_table(META).unwrap();
-        let value = meta.get("header").unwrap().unwrap();
-        StoreHeader::decode(value.value()).unwrap()
-    };
-    let transaction = database.begin_write().unwrap();
-    change(&transaction, &header);
-    transaction.commit().unwrap();
-}
-
-fn flip(transaction: &WriteTransaction, table: TableDefinition<'static, u32, &[u8]>, key: u32) {
-    let mut table = transaction.open_table(table).unwrap();
-    let mut bytes = table.get(key).unwrap().unwrap().value().to_vec();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 4;
-    table.insert(key, bytes.as_slice()).unwrap();
 }
 
 fn open(home: &Home) -> (Snapshot, common::scripts::Counts) {
@@ -355,28 +326,6 @@ fn f23_a_backup_is_one_state_while_others_write() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// F21: what goes wrong in a copy is the copy's: the store it is of goes on.
-#[test]
-fn f21_a_panic_in_a_callers_callback_ends_the_backup_and_not_the_store() {
-    let home = Home::new();
-    let store = Store::builder().capacity(400).create(&home.path, codec()).unwrap();
-    let mut transaction = store.begin_write();
-    let mut random = Random(4);
-    (0..400).try_for_each(|_| transaction.insert(&record(&mut random))).unwrap();
-    transaction.commit().unwrap();
-    let path = home.file("backup");
-    let error = store.backup(&path).progress(|_, _| panic!("the caller's own")).run().unwrap_err();
-    assert!(
-        matches!(error, Error::Storage { .. }) && error.to_string().contains("the caller's own"),
-        "{error}"
-    );
-    let stopped = store.backup(&path).progress(|_, _| ControlFlow::Break(())).run();
-    assert!(matches!(stopped, Err(Error::Cancelled)));
-    assert!(!path.exists());
-    store.insert(&record(&mut random)).unwrap();
-    assert_eq!(store.backup(&path).run().unwrap().memories, 400);
-}
-
 #[test]
 fn compacting_gives_room_back_and_changes_nothing() {
     let home = Home::new();
@@ -413,7 +362,9 @@ fn files_are_their_owners_alone_unless_told_otherwise() {
         .unwrap();
     assert_eq!(mode(&open), 0o640);
     store.backup(home.file("copy.apcm")).run().unwrap();
+    store.recode(home.file("recoded.apcm"), codec()).run().unwrap();
     store.close().unwrap();
     Store::salvage(&home.path, home.file("saved.apcm"), go_on).unwrap();
     assert_eq!((mode(&home.file("copy.apcm")), mode(&home.file("saved.apcm"))), (0o640, 0o600));
+    assert_eq!(mode(&home.file("recoded.apcm")), 0o640);
 }

@@ -22,6 +22,7 @@ fn child() {
     let (what, path) = task.split_once(' ').unwrap();
     match what {
         "write" => write_until_killed(Path::new(path)),
+        "fill" => fill_until_full(Path::new(path)),
         "hold" => {
             let _store = Store::open(path).unwrap();
             say("ready");
@@ -57,6 +58,34 @@ fn write_until_killed(path: &Path) {
         transaction.commit().unwrap();
         say(&format!("ack {round}"));
         round += 1;
+    }
+}
+
+/// Writes until that fails, says so, and says what still works.
+fn fill_until_full(path: &Path) {
+    let store = Store::open(path).unwrap();
+    let mut random = Random(last_round(&store) + 1);
+    for round in last_round(&store) + 1.. {
+        let round_metadata = ("round".to_owned(), i64::try_from(round).unwrap().into());
+        let metadata = Metadata::from([round_metadata, ("note".to_owned(), "x".repeat(60_000).into())]);
+        let mut transaction = store.begin_write();
+        transaction.put(b"last", &record(&mut random), metadata.clone()).unwrap();
+        transaction.put(format!("key {round}").as_bytes(), &record(&mut random), metadata).unwrap();
+        match transaction.commit() {
+            Ok(_) => say(&format!("ack {round}")),
+            Err(error) => {
+                let kind = match error {
+                    Error::NoSpace { .. } => "no space",
+                    Error::Storage { .. } | Error::OutcomeUnknown { .. } => "failed",
+                    _ => "another",
+                };
+                say(&format!("error {kind}: {error}"));
+                let after = store.insert(&record(&mut random)).unwrap_err();
+                let read = store.peek_key(b"last").map(|memory| memory.is_some());
+                say(&format!("then {} {read:?}", matches!(after, Error::Poisoned | Error::NoSpace { .. })));
+                return;
+            }
+        }
     }
 }
 
@@ -137,6 +166,79 @@ fn f11_what_was_acknowledged_survives_kill_9() {
         "{cycles} kills, {killed_writing} of them while writing, {acknowledged} rounds, {under_way} committed and not said"
     );
     assert!(killed_writing > cycles / 2, "only {killed_writing} of {cycles} were killed while they wrote");
+}
+
+/// The child's words about how its writing ended, and the last round it acknowledged.
+fn filled(mut command: Command, path: &Path) -> (String, String, u64) {
+    let output = command.env(CHILD, format!("fill {}", path.display())).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = |prefix: &str| {
+        let found = said.lines().rev().find_map(|line| line.strip_prefix(prefix));
+        found.unwrap_or_else(|| panic!("no {prefix:?} in {said:?}, {output:?}")).to_owned()
+    };
+    let acks = said.lines().filter_map(|line| line.strip_prefix("ack ")?.parse().ok());
+    (line("error "), line("then "), acks.max().unwrap_or(0))
+}
+
+/// F10 on a real file system: a limit of 4 MiB on what the process may make a file's length.
+#[cfg(unix)]
+#[test]
+fn f10_a_file_that_may_not_grow_keeps_what_was_acknowledged() {
+    let rounds = if std::env::var_os("APCM_DEEP").is_some() { 200 } else { 10 };
+    for round in 0..rounds {
+        let home = Home::new();
+        Store::builder().capacity(500).create(&home.path, codec()).unwrap().close().unwrap();
+        let mut shell = Command::new("sh");
+        // In units of 512 bytes; the signal that would end the process is ignored, so that writes fail instead.
+        let limit = 8_192 - 8 * round;
+        shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\"")]);
+        shell.arg(std::env::current_exe().unwrap());
+        shell.args(["--exact", "child", "--nocapture", "--test-threads", "1"]);
+        let (error, then, acknowledged) = filled(shell, &home.path);
+        assert!(error.starts_with("failed") && error.contains("File too large"), "{error}");
+        assert_eq!(then, "true Err(Poisoned)");
+        assert!(acknowledged > 5, "only {acknowledged} rounds fit");
+        // Without the limit: all that was acknowledged is there, and writing goes on.
+        let store = Store::open(&home.path).unwrap();
+        let found = last_round(&store);
+        assert!((acknowledged..=acknowledged + 1).contains(&found), "{found}, acknowledged {acknowledged}");
+        for round in 1..=found {
+            assert_eq!(round_of(&store, format!("key {round}").as_bytes()), round);
+        }
+        store.insert(&record(&mut Random(1))).unwrap();
+        store.close().unwrap();
+        assert!(Store::verify(&home.path).run().unwrap().ok);
+    }
+}
+
+/// F10: a file system of 4 MiB has less room than a commit asks for, so nothing is begun and reading goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn f10_a_file_system_without_room_is_told_before_anything_is_written() {
+    let home = Home::new();
+    let folder = home.file("small");
+    std::fs::create_dir(&folder).unwrap();
+    let there = folder.join("memory.apcm");
+    Store::builder().capacity(500).create(&home.path, codec()).unwrap().close().unwrap();
+    // Its own user and mount namespaces: nobody else sees it, and it is gone with the process.
+    let script = format!(
+        "mount -t tmpfs -o size=4m tmpfs '{folder}' && cp '{from}' '{there}' && echo mounted && \"$0\" \"$@\"",
+        folder = folder.display(),
+        from = home.path.display(),
+        there = there.display()
+    );
+    let mut shell = Command::new("unshare");
+    shell.args(["-Urm", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+    shell.args(["--exact", "child", "--nocapture", "--test-threads", "1"]);
+    let output = shell.env(CHILD, format!("fill {}", there.display())).output();
+    let said = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    if !said.contains("mounted") {
+        eprintln!("SKIPPED: this user may not mount a file system");
+        return;
+    }
+    assert!(said.contains("error no space: writing needs"), "{said}");
+    assert!(said.contains("then true Ok(false)"), "{said}");
+    assert!(!said.contains("ack "), "{said}");
 }
 
 #[test]

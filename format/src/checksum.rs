@@ -68,7 +68,7 @@ impl Place {
     ///
     /// # Errors
     /// [`Checksum`](DecodeError::Checksum) for damage or a value of another place.
-    pub(crate) fn body<'a>(&self, what: &'static str, value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    pub fn body<'a>(&self, what: &'static str, value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
         let (body, crc) = split_crc(what, value)?;
         if self.crc(&[body]) == crc { Ok(body) } else { Err(DecodeError::Checksum { what }) }
     }

@@ -9,12 +9,11 @@
 //! ```
 
 use crate::bytes::Reader;
-use crate::limits::RESIDUAL_LEN_MAX;
+use crate::limits::{RESIDUAL_LEN_MAX, SEQ_MAX};
 use crate::{DecodeError, Place, StoredReal};
 
 const WHAT: &str = "a residual";
 const VERSION: u8 = 1;
-const SEQ_MAX: u64 = (1 << 48) - 1;
 
 /// What a residual's payload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

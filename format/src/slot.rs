@@ -16,12 +16,11 @@
 //! A 32-byte code must not drown in its header, so optional fields exist only where their flag is set.
 
 use crate::bytes::Reader;
-use crate::limits::CODE_LEN_MAX;
+use crate::limits::{CODE_LEN_MAX, SEQ_MAX};
 use crate::{DecodeError, Place};
 
 const WHAT: &str = "a slot record";
 const VERSION: u8 = 1;
-const SEQ_MAX: u64 = (1 << 48) - 1;
 
 /// A non-negative real in two bytes: the upper half of an `f32`, rounded up.
 ///
@@ -125,6 +124,14 @@ pub struct SlotRecord<'a> {
 }
 
 impl<'a> SlotRecord<'a> {
+    /// The record as its code alone gives it: with the error that has, infinite where nobody knows it.
+    #[must_use]
+    pub fn without_residual(mut self, error: Option<StoredReal>) -> Self {
+        self.flags.residual = false;
+        self.error = error.unwrap_or(StoredReal::at_least(f32::INFINITY));
+        self
+    }
+
     /// Lays the record out for its slot.
     ///
     /// # Errors

@@ -176,6 +176,7 @@ pub(super) fn stats(arguments: &Stats, json: bool) -> Outcome {
             ("residuals", residuals),
             ("slot", format!("{:.1} bytes a record, with all that is stored for it", stats.slot_bytes)),
             ("file", output::bytes(stats.file_bytes as f64)),
+            ("memory", format!("{} for the slots", output::bytes(stats.memory_bytes as f64))),
             ("error", error),
             ("reads", output::count(stats.reads)),
             ("evictions", evictions),

@@ -121,6 +121,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::RecordShape { .. } => Some("`apcm stats STORE` shows the shape a store holds"),
         Error::TooLittleData { .. } => Some("give more records, or ask for fewer bytes"),
         Error::Exists { .. } => Some("choose another name, or move it away"),
+        Error::MemoryLimit { .. } => Some("in a program, StoreBuilder::memory_limit allows more"),
         Error::Filter { .. } => Some("for example: kind = 'note' and year >= 2025"),
         _ => None,
     }

@@ -23,6 +23,19 @@ impl ScanMatrix {
         Self { dims, rows: Vec::new(), inverse_norms: Vec::new(), present: Vec::new() }
     }
 
+    /// Bytes a slot takes, free or not.
+    pub(crate) fn bytes_per_slot(dims: usize) -> u64 {
+        (dims * size_of::<f32>() + size_of::<f32>() + size_of::<bool>()) as u64
+    }
+
+    /// Makes room for slots below this one, once and exactly.
+    pub(crate) fn reserve(&mut self, slots: u32) {
+        let more = (slots as usize).saturating_sub(self.present.len());
+        self.rows.reserve_exact(more * self.dims);
+        self.inverse_norms.reserve_exact(more);
+        self.present.reserve_exact(more);
+    }
+
     pub(crate) fn dims(&self) -> usize {
         self.dims
     }

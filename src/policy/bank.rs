@@ -34,6 +34,11 @@ impl Bank {
         Self { capacity, slots: Vec::new(), free: BTreeSet::new(), expiring: BTreeSet::new(), pinned: 0 }
     }
 
+    /// Makes room for slots below this one, once and exactly.
+    pub(crate) fn reserve(&mut self, slots: u32) {
+        self.slots.reserve_exact((slots as usize).saturating_sub(self.slots.len()));
+    }
+
     pub(crate) fn occupied(&self) -> u32 {
         (self.slots.len() - self.free.len()) as u32
     }

@@ -3,20 +3,21 @@
 use super::counts::Counts;
 use super::file::{self, Contents, Handle};
 use super::flusher::Flusher;
-use super::guard::{guarded, storage};
+use super::guard::{callers, guarded, storage};
 use super::holder::Note;
-use super::live::{Live, SlotSize, row_bytes};
+use super::live::{Live, SlotSize, memory_per_slot, row_bytes};
 use super::medium::{Medium, Shared};
 use super::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, slot_place,
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
+    slot_place,
 };
 use super::{Clock, Inner, Store};
 use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
 use crate::policy::Occupant;
 use apcm_format::{
-    CounterChunk, Features, PolicyKind, Similarity, SlotRecord, StoreHeader, StoreState, StoreUuid, frame,
-    limits,
+    CounterChunk, DecodeError, Features, PolicyKind, Similarity, SlotRecord, StoreHeader, StoreState,
+    StoreUuid, frame, limits,
 };
 use parking_lot::{Mutex, RwLock};
 use rand::TryRng;
@@ -27,8 +28,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Slots whose search vectors are derived at a time while opening.
+/// Slots whose search vectors are derived at a time while opening, and most bytes of their codes.
 const OPEN_BATCH: usize = 4_096;
+const OPEN_BATCH_BYTES: usize = 16 << 20;
+
+/// Memory that opening may take where nothing was said: this, or so many times the file's length.
+const MEMORY_LIMIT: u64 = 1 << 30;
+const MEMORY_PER_FILE_BYTE: u64 = 64;
 
 /// Options for creating or opening a store.
 ///
@@ -49,6 +55,7 @@ pub struct StoreBuilder {
     capacity: u32,
     similarity: Similarity,
     byte_budget: Option<u64>,
+    memory_limit: Option<u64>,
     permissions: Option<Permissions>,
     device: Device,
     clock: Clock,
@@ -71,6 +78,7 @@ impl StoreBuilder {
             capacity: 10_000,
             similarity: Similarity::Cosine,
             byte_budget: None,
+            memory_limit: None,
             permissions: None,
             device: Device::default(),
             clock: Arc::new(clock),
@@ -87,6 +95,15 @@ impl StoreBuilder {
     /// of the least used memories are dropped first, and memories last.
     pub fn byte_budget(mut self, bytes: u64) -> Self {
         self.byte_budget = Some(bytes);
+        self
+    }
+
+    /// Most bytes of memory that opening a store may take for its codec, search vectors and occupancy.
+    ///
+    /// By default 1 GiB, or 64 times the length of the file where that is more: then a small file from a stranger cannot
+    /// ask for more than a gibibyte. Pages are read beside that, through a cache of 64 MiB.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
         self
     }
 
@@ -243,7 +260,10 @@ impl StoreBuilder {
         (handle, header): (Handle, StoreHeader),
         codec: Option<Box<dyn Codec>>,
     ) -> Result<Store> {
-        let image = guarded("read the codec", || file::read_codec(&handle.begin_read()?, &header))?;
+        let file_bytes = medium.len()?;
+        let by_default = MEMORY_LIMIT.max(file_bytes.saturating_mul(MEMORY_PER_FILE_BYTE));
+        let limit = self.memory_limit.unwrap_or(by_default);
+        let image = guarded("read the codec", || file::read_codec(&handle.begin_read()?, &header, limit))?;
         let codec = match codec {
             Some(codec) => {
                 let given = codec::fingerprint(&codec.image()?.encode()?);
@@ -259,13 +279,20 @@ impl StoreBuilder {
         if !agrees {
             return Err(Error::Corrupt {
                 what: "the store's header".to_owned(),
-                cause: apcm_format::DecodeError::Invalid {
+                cause: DecodeError::Invalid {
                     what: "the length of a search vector beside this codec",
                     found: header.search_dims.into(),
                 },
             });
         }
-        let live = guarded("load the store", || load(&handle, &header, codec.as_ref()))?;
+        let codec_memory = file::codec_memory(image.len());
+        let left = |needed: u64| match needed.saturating_add(codec_memory) {
+            needed if needed > limit => {
+                Err(Error::MemoryLimit { what: "what a store keeps in memory", needed, limit })
+            }
+            _ => Ok(()),
+        };
+        let live = guarded("load the store", || load(&handle, &header, codec.as_ref(), left))?;
         let writable = handle.writable().is_ok();
         let note = medium.path().filter(|_| writable).and_then(Note::leave);
         let inner = Arc::new(Inner {
@@ -287,30 +314,46 @@ impl StoreBuilder {
 }
 
 /// Builds what is kept in memory from what is on disk.
-fn load(handle: &Handle, header: &StoreHeader, codec: &dyn Codec) -> Result<Live> {
+///
+/// `may_take` is asked before memory is taken in proportion to numbers in the file.
+fn load(
+    handle: &Handle,
+    header: &StoreHeader,
+    codec: &dyn Codec,
+    may_take: impl Fn(u64) -> Result<()>,
+) -> Result<Live> {
     let transaction = handle.begin_read()?;
     let meta = transaction.open_table(META).map_err(storage("open a table"))?;
     let state: StoreState = match meta.get(STATE).map_err(storage("read the state"))? {
         Some(value) => frame::open(value.value(), meta_place(header.uuid, STATE)),
-        None => Err(apcm_format::DecodeError::Truncated { what: "the store's state", needed: 1, found: 0 }),
+        None => Err(DecodeError::Truncated { what: "the store's state", needed: 1, found: 0 }),
     }
     .map_err(|cause| Error::Corrupt { what: "the store's state".to_owned(), cause })?;
-    let mut live = Live::new(header.capacity, header.search_dims as usize, state);
+    if state.next_seq > limits::SEQ_MAX {
+        return Err(Error::Corrupt {
+            what: "the store's state".to_owned(),
+            cause: DecodeError::Limit {
+                what: "a sequence number",
+                found: state.next_seq,
+                max: limits::SEQ_MAX,
+            },
+        });
+    }
+    let dims = header.search_dims as usize;
+    let mut live = Live::new(header.capacity, dims, state);
     let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+    if let Some((highest, _)) = slots.last().map_err(storage("read the slots"))? {
+        let highest = highest.value();
+        check_slot(highest, header)?;
+        may_take(u64::from(highest + 1) * memory_per_slot(dims))?;
+        live.reserve(highest + 1);
+    }
     let mut batch: Vec<(u32, Occupant, SlotSize, Vec<u8>)> = Vec::new();
+    let mut batch_bytes = 0;
     for entry in slots.iter().map_err(storage("read the slots"))? {
         let (slot, value) = entry.map_err(storage("read the slots"))?;
         let slot = slot.value();
-        if slot >= header.capacity {
-            return Err(Error::Corrupt {
-                what: "the table of slots".to_owned(),
-                cause: apcm_format::DecodeError::Limit {
-                    what: "a slot's number",
-                    found: slot.into(),
-                    max: u64::from(header.capacity) - 1,
-                },
-            });
-        }
+        check_slot(slot, header)?;
         match SlotRecord::decode(value.value(), slot_place(header.uuid, slot)) {
             Ok(record) => {
                 let occupant = Occupant {
@@ -325,12 +368,14 @@ fn load(handle: &Handle, header: &StoreHeader, codec: &dyn Codec) -> Result<Live
                     error: record.error.get(),
                     ..SlotSize::default()
                 };
+                batch_bytes += record.code.len();
                 batch.push((slot, occupant, size, record.code.to_vec()));
             }
             // One damaged slot must not take the others with it: it stays where it is, and is no hit.
             Err(_) => fill_damaged(&mut live, slot, value.value().len()),
         }
-        if batch.len() == OPEN_BATCH {
+        if batch.len() == OPEN_BATCH || batch_bytes > OPEN_BATCH_BYTES {
+            batch_bytes = 0;
             fill(&mut live, codec, header.similarity, std::mem::take(&mut batch))?;
         }
     }
@@ -341,7 +386,12 @@ fn load(handle: &Handle, header: &StoreHeader, codec: &dyn Codec) -> Result<Live
     let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
     for entry in metadata.iter().map_err(storage("read metadata"))? {
         let (slot, value) = entry.map_err(storage("read metadata"))?;
-        live.resize(slot.value(), |size| size.metadata += row_bytes(value.value().len()));
+        let slot = slot.value();
+        live.resize(slot, |size| size.metadata += row_bytes(value.value().len()));
+        // A search that ranked it could not say what it had found, and would fail for the sake of one.
+        if metadata_place(header.uuid, slot).body("metadata", value.value()).is_err() {
+            live.damage(slot);
+        }
     }
     let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
     for entry in keys.iter().map_err(storage("read the keys"))? {
@@ -366,6 +416,20 @@ fn load(handle: &Handle, header: &StoreHeader, codec: &dyn Codec) -> Result<Live
     Ok(live)
 }
 
+fn check_slot(slot: u32, header: &StoreHeader) -> Result<()> {
+    if slot < header.capacity {
+        return Ok(());
+    }
+    Err(Error::Corrupt {
+        what: "the table of slots".to_owned(),
+        cause: DecodeError::Limit {
+            what: "a slot's number",
+            found: slot.into(),
+            max: u64::from(header.capacity) - 1,
+        },
+    })
+}
+
 fn fill(
     live: &mut Live,
     codec: &dyn Codec,
@@ -374,7 +438,7 @@ fn fill(
 ) -> Result<()> {
     let codes: Vec<&[u8]> = batch.iter().map(|(.., code)| code.as_slice()).collect();
     let dims = live.scan().dims();
-    match codec.search_vectors(&codes, similarity) {
+    match callers(|| codec.search_vectors(&codes, similarity)) {
         Ok(vectors) => {
             for ((slot, occupant, size, _), vector) in batch.iter().zip(vectors.chunks_exact(dims)) {
                 live.fill(*slot, *occupant, Some(vector), *size);
@@ -383,7 +447,7 @@ fn fill(
         // Some code is not one of this codec's. One by one, to find which.
         Err(_) => {
             for (slot, occupant, size, code) in &batch {
-                match codec.search_vectors(&[code], similarity) {
+                match callers(|| codec.search_vectors(&[code], similarity)) {
                     Ok(vector) => live.fill(*slot, *occupant, Some(&vector), *size),
                     Err(_) => fill_damaged(live, *slot, size.record as usize),
                 }

@@ -38,7 +38,17 @@ impl Taken {
 }
 
 impl Counts {
-    /// Makes room for slots up to `high_water`.
+    /// What a slot's count takes in memory.
+    pub(super) const BYTES_PER_SLOT: usize = size_of::<u32>() + size_of::<AtomicU32>();
+
+    /// Makes room for slots up to `high_water`, once and exactly.
+    pub(super) fn reserve(&mut self, high_water: u32) {
+        let more = (high_water as usize).saturating_sub(self.base.len());
+        self.base.reserve_exact(more);
+        self.delta.reserve_exact(more);
+    }
+
+    /// Counts slots up to `high_water`.
     pub(super) fn grow(&mut self, high_water: u32) {
         let slots = high_water as usize;
         if slots > self.base.len() {

@@ -227,7 +227,7 @@ impl<C: Fn(u32) -> u32> Draft<'_, C> {
 
     fn check_there(&self, id: MemoryId) -> Result<()> {
         match self.planner.get(id.slot) {
-            Some(occupant) if occupant.seq == id.seq && !occupant.damaged => Ok(()),
+            Some(occupant) if occupant.seq == id.seq => Ok(()),
             _ => Err(Error::NotFound { id }),
         }
     }

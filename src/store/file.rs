@@ -245,13 +245,19 @@ pub(super) fn build(
     sync_folder(folder)
 }
 
+/// Who may read and write a file: whoever may, may its copy, and nobody else.
+pub(super) fn permissions_of(path: &Path) -> Option<Permissions> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.permissions())
+}
+
 /// The folder a file is in.
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The codec's image, put together from its chunks, whole: it has the fingerprint that the header names.
-pub(super) fn read_codec(transaction: &ReadTransaction, header: &StoreHeader) -> Result<Vec<u8>> {
+/// Opening it takes at most `limit` bytes, asked before they are taken.
+pub(super) fn read_codec(transaction: &ReadTransaction, header: &StoreHeader, limit: u64) -> Result<Vec<u8>> {
     let chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
     let mut image = Vec::new();
     for entry in chunks.range(..=codec_chunk(u32::MAX)).map_err(storage("read the codec"))? {
@@ -265,6 +271,10 @@ pub(super) fn read_codec(transaction: &ReadTransaction, header: &StoreHeader) ->
             what: format!("chunk {} of the codec", key.value()),
             cause: DecodeError::Checksum { what: "a codec chunk" },
         })?;
+        let needed = codec_memory(image.len() + chunk.len());
+        if needed > limit {
+            return Err(Error::MemoryLimit { what: "the codec in the store", needed, limit });
+        }
         image.extend_from_slice(chunk);
     }
     if codec::fingerprint(&image) != header.fingerprint {
@@ -274,6 +284,12 @@ pub(super) fn read_codec(transaction: &ReadTransaction, header: &StoreHeader) ->
         });
     }
     Ok(image)
+}
+
+/// Memory that a codec takes while it is loaded, at most: its image, twice while that grows; its tensors, of two bytes a
+/// value there and four here; and those once more where they are computed with.
+pub(super) fn codec_memory(image: usize) -> u64 {
+    8 * image as u64
 }
 
 /// Writes a codec's image, chunk by chunk.

@@ -4,9 +4,10 @@
 //! that met it must not be used again, which is its owner's business.
 
 use crate::error::{Error, Result};
+use std::any::Any;
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// A database error on its way to [`Error::Storage`].
 pub(super) fn storage<E: Into<redb::Error>>(during: &'static str) -> impl FnOnce(E) -> Error {
@@ -24,12 +25,32 @@ pub(crate) fn is_guarded() -> bool {
     DEPTH.get() > 0
 }
 
+/// A panic on its way through [`guarded`] to the caller whose it is.
+struct CallersPanic(Box<dyn Any + Send>);
+
+/// Runs code of the caller's own: a clock, a callback, a codec. Its panic says nothing about the file, so it passes
+/// through [`guarded`] and reaches the caller as it was.
+pub(super) fn callers<T>(run: impl FnOnce() -> T) -> T {
+    let depth = DEPTH.replace(0);
+    let result = catch_unwind(AssertUnwindSafe(run));
+    DEPTH.set(depth);
+    result.unwrap_or_else(|panic| pass_on(CallersPanic(panic)))
+}
+
+fn pass_on(panic: CallersPanic) -> ! {
+    resume_unwind(if DEPTH.get() == 0 { panic.0 } else { Box::new(panic) })
+}
+
 /// Runs something that uses the database; a panic becomes an error.
 pub(super) fn guarded<T>(during: &'static str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     DEPTH.set(DEPTH.get() + 1);
     let result = catch_unwind(AssertUnwindSafe(run));
     DEPTH.set(DEPTH.get() - 1);
     result.unwrap_or_else(|panic| {
+        let panic = match panic.downcast::<CallersPanic>() {
+            Ok(callers) => pass_on(*callers),
+            Err(panic) => panic,
+        };
         let message = panic
             .downcast_ref::<String>()
             .cloned()

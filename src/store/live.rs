@@ -48,6 +48,13 @@ pub(super) struct Sums {
     pub(super) damaged: u32,
 }
 
+/// Bytes in memory for each slot up to the highest ever filled: its search vector, its place in the matrix, and what
+/// is known of its occupant; a free slot has an entry in the set of free ones instead of the last.
+pub(super) fn memory_per_slot(search_dims: usize) -> u64 {
+    let known = size_of::<Option<Occupant>>() + size_of::<SlotSize>() + Counts::BYTES_PER_SLOT;
+    ScanMatrix::bytes_per_slot(search_dims) + known as u64
+}
+
 /// Occupancy, search vectors, counts and state.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -70,6 +77,19 @@ impl Live {
             stored: 0,
             state,
         }
+    }
+
+    /// Bytes in memory for all slots.
+    pub(super) fn memory(&self) -> u64 {
+        u64::from(self.bank.high_water()) * memory_per_slot(self.scan.dims())
+    }
+
+    /// Makes room for slots up to `high_water`, once and exactly.
+    pub(super) fn reserve(&mut self, high_water: u32) {
+        self.bank.reserve(high_water);
+        self.scan.reserve(high_water);
+        self.counts.reserve(high_water);
+        self.sizes.reserve_exact(high_water as usize);
     }
 
     pub(super) fn bank(&self) -> &Bank {
@@ -123,6 +143,14 @@ impl Live {
     /// Changes what is known of an occupant that stays.
     pub(super) fn update(&mut self, slot: u32, occupant: Occupant) {
         self.bank.set(slot, Some(occupant));
+    }
+
+    /// Makes an occupant one that is never found and never a victim: something of it cannot be read.
+    pub(super) fn damage(&mut self, slot: u32) {
+        if let Some(occupant) = self.bank.get(slot) {
+            self.bank.set(slot, Some(Occupant { damaged: true, ..occupant }));
+            self.scan.clear(slot);
+        }
     }
 
     /// Empties a slot.

@@ -166,6 +166,9 @@ pub struct Stats {
     pub residuals: u32,
     /// Bytes of everything stored for all slots together: what a byte budget counts.
     pub stored_bytes: u64,
+    /// Bytes in memory for the slots up to the highest ever filled: search vectors, occupancy, counts. The codec and the
+    /// database's cache of pages, at most 64 MiB, come on top.
+    pub memory_bytes: u64,
     /// The store's byte budget, if it has one.
     pub byte_budget: Option<u64>,
     /// Residuals that left because the store was over its budget.

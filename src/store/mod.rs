@@ -446,7 +446,7 @@ impl Drop for Store {
 impl Inner {
     /// The time, as slots keep it.
     fn now(&self) -> u32 {
-        u32::try_from((self.clock)()).unwrap_or(u32::MAX)
+        u32::try_from(guard::callers(|| (self.clock)())).unwrap_or(u32::MAX)
     }
 
     fn check_usable(&self) -> Result<()> {
@@ -485,6 +485,7 @@ impl Inner {
             record_shape: self.header.shape.dims(),
             residuals: sums.residuals,
             stored_bytes: sums.stored_bytes,
+            memory_bytes: live.memory(),
             byte_budget: live.state().byte_budget,
             residuals_dropped: live.state().residuals_dropped,
             file_bytes,

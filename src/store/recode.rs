@@ -1,7 +1,7 @@
 //! Moving a store to another codec: decode, encode, and say what that added to the error.
 
 use super::Store;
-use super::file::{folder_of, sync_folder};
+use super::file::{folder_of, permissions_of, sync_folder};
 use super::guard::storage;
 use super::iter::Entry;
 use super::tables::META;
@@ -169,11 +169,15 @@ impl<'a> Recode<'a> {
             std::fs::remove_file(partial).map_err(Error::io(partial))?;
         }
         let codec = crate::codec::load(&image.encode()?, Device::default())?;
-        Store::builder()
+        let builder = Store::builder()
             .capacity(header.capacity)
             .similarity(header.similarity)
-            .shared_clock(self.from.inner.clock.clone())
-            .create_boxed(partial, codec)
+            .shared_clock(self.from.inner.clock.clone());
+        match self.from.path().and_then(permissions_of) {
+            Some(permissions) => builder.permissions(permissions),
+            None => builder,
+        }
+        .create_boxed(partial, codec)
     }
 
     /// Removes what an interrupted run moved and the source no longer has.

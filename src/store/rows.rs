@@ -7,7 +7,7 @@ use super::tables::{
     COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, metadata_place, residual_place, slot_place,
 };
 use crate::error::Result;
-use apcm_format::{CounterChunk, ResidualRecord, SlotMetadata, SlotRecord, StoredReal, frame};
+use apcm_format::{CounterChunk, ResidualRecord, SlotMetadata, SlotRecord, frame};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 /// The tables of one write transaction.
@@ -125,23 +125,19 @@ impl<'a> Rows<'a> {
     pub(super) fn drop_residual(&mut self, slot: u32, size: SlotSize) -> Result<Option<(u64, SlotSize)>> {
         let uuid = self.inner.header.uuid;
         // A damaged residual cannot say how good the code is without it: then that is not known.
-        let unknown = StoredReal::at_least(f32::INFINITY);
-        let error = match self.residuals.remove(slot).map_err(storage("drop a residual"))? {
-            None => unknown,
-            Some(value) => ResidualRecord::decode(value.value(), residual_place(uuid, slot))
-                .map_or(unknown, |residual| residual.error_without),
-        };
-        let (seq, changed) = {
+        let error = self.residuals.remove(slot).map_err(storage("drop a residual"))?.and_then(|value| {
+            let residual = ResidualRecord::decode(value.value(), residual_place(uuid, slot)).ok()?;
+            Some(residual.error_without)
+        });
+        let (seq, error, changed) = {
             let Some(value) = self.slots.get(slot).map_err(storage("look up a slot"))? else {
                 return Ok(None);
             };
-            let mut record = self.inner.slot_record(slot, value.value())?;
-            record.flags.residual = false;
-            record.error = error;
-            (record.seq, record.encode(slot_place(uuid, slot))?)
+            let record = self.inner.slot_record(slot, value.value())?.without_residual(error);
+            (record.seq, record.error.get(), record.encode(slot_place(uuid, slot))?)
         };
         self.slots.insert(slot, changed.as_slice()).map_err(storage("write a slot"))?;
-        Ok(Some((seq, SlotSize { residual: 0, error: error.get(), ..size })))
+        Ok(Some((seq, SlotSize { residual: 0, error, ..size })))
     }
 
     pub(super) fn pin(&mut self, slot: u32, pinned: bool) -> Result<()> {

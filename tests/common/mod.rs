@@ -7,6 +7,7 @@ pub mod model;
 pub mod scripts;
 #[cfg(feature = "cli")]
 pub mod shell;
+pub mod tamper;
 
 use apcm::{
     Codec, CodecInfo, Encoded, PlainCodec, Record, RecordShape, Records, Similarity, Store, StoreBuilder,

@@ -2,8 +2,8 @@
 
 use super::compact::shrink;
 use crate::error::{Error, Result};
-use crate::store::file::build;
-use crate::store::guard::storage;
+use crate::store::file::{build, permissions_of};
+use crate::store::guard::{callers, storage};
 use crate::store::tables::{CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS};
 use crate::store::{Inner, Store};
 use redb::{Key, ReadTransaction, ReadableTableMetadata, TableDefinition, Value, WriteTransaction};
@@ -60,9 +60,7 @@ impl<'a> Backup<'a> {
         self.store.flush()?;
         let inner = &self.store.inner;
         let mut memories = 0;
-        // Whoever may read the store may read its copy, and nobody else.
-        let permissions =
-            self.store.path().and_then(|path| Some(std::fs::metadata(path).ok()?.permissions()));
+        let permissions = self.store.path().and_then(permissions_of);
         let progress = self.progress.take();
         let mut copied = inner.reading("look at the store", || Copied::of(inner, progress))?;
         // What fails in the copy fails there: only reading from the store can make its own handle unusable.
@@ -130,7 +128,7 @@ impl<'a> Copied<'a> {
             self.done += 1;
             if self.done.is_multiple_of(STRIDE)
                 && let Some(callback) = &mut self.progress
-                && callback(self.done, self.total).is_break()
+                && callers(|| callback(self.done, self.total)).is_break()
             {
                 return Err(Error::Cancelled);
             }

@@ -3,7 +3,7 @@
 use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
 use crate::store::file::read_codec;
-use crate::store::guard::{guarded, storage};
+use crate::store::guard::{callers, guarded, storage};
 use crate::store::tables::{
     CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place,
     metadata_place, residual_place, slot_place,
@@ -135,7 +135,7 @@ impl<'a> Check<'a> {
         let read = guarded("read the codec", || {
             let chunks = self.transaction.open_table(CODEC).map_err(storage("open a table"))?;
             self.checked.codec_chunks = chunks.len().map_err(storage("count the codec's chunks"))?;
-            read_codec(self.transaction, self.header)
+            read_codec(self.transaction, self.header, limits::CODEC_LEN_MAX)
         });
         match read.and_then(|image| codec::load(&image, Device::default())) {
             Ok(codec) => Some(codec),
@@ -179,7 +179,7 @@ impl<'a> Check<'a> {
             if codes.len() == BATCH {
                 self.codes(codec, std::mem::take(&mut codes));
             }
-            if progress(self.checked.slots, total).is_break() {
+            if callers(|| progress(self.checked.slots, total)).is_break() {
                 return Err(Error::Cancelled);
             }
         }

@@ -10,9 +10,7 @@ use crate::store::tables::{
     COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
     slot_place,
 };
-use apcm_format::{
-    CounterChunk, SlotMetadata, SlotRecord, StoreHeader, StoreState, StoredReal, frame, limits,
-};
+use apcm_format::{CounterChunk, SlotMetadata, SlotRecord, StoreHeader, StoreState, frame, limits};
 use redb::{ReadableTable, WriteTransaction};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -212,12 +210,8 @@ fn drop_residual(transaction: &WriteTransaction, header: &StoreHeader, slot: u32
     let place = slot_place(header.uuid, slot);
     let changed = match slots.get(slot).map_err(storage("read a slot"))? {
         Some(value) => match SlotRecord::decode(value.value(), place) {
-            Ok(mut record) if record.flags.residual => {
-                record.flags.residual = false;
-                // How good the code is alone stood in the residual.
-                record.error = StoredReal::at_least(f32::INFINITY);
-                Some(record.encode(place)?)
-            }
+            // How good the code is alone stood in the residual.
+            Ok(record) if record.flags.residual => Some(record.without_residual(None).encode(place)?),
             _ => None,
         },
         None => None,

@@ -2,16 +2,16 @@
 
 use super::compact::shrink;
 use crate::error::{Error, Result};
-use crate::store::file::{Look, build, look, look_recovering, read_codec, write_codec};
-use crate::store::guard::{guarded, storage};
+use crate::store::file::{Look, build, look, look_recovering, permissions_of, read_codec, write_codec};
+use crate::store::guard::{callers, guarded, storage};
 use crate::store::tables::{
     COUNTERS, HEADER, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place,
     metadata_place, residual_place, slot_place,
 };
 use crate::store::transaction::POSITION_PREFIX;
 use apcm_format::{
-    CounterChunk, IngestPosition, ResidualRecord, SlotMetadata, SlotRecord, StoreHeader, StoreState,
-    StoredReal, frame, limits,
+    CounterChunk, IngestPosition, ResidualRecord, SlotMetadata, SlotRecord, StoreHeader, StoreState, frame,
+    limits,
 };
 use redb::{
     Key, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
@@ -68,10 +68,9 @@ fn copy(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<SalvageReport> {
     let transaction = guarded("read the file", || database.begin_read().map_err(storage("begin a read")))?;
-    let image = guarded("read the codec", || read_codec(&transaction, header))?;
+    let image = guarded("read the codec", || read_codec(&transaction, header, limits::CODEC_LEN_MAX))?;
     let mut report = SalvageReport::default();
-    let permissions = std::fs::metadata(from).ok().map(|metadata| metadata.permissions());
-    build(to, "write the new file", permissions, |database| {
+    build(to, "write the new file", permissions_of(from), |database| {
         let target = database.begin_write().map_err(storage("begin a write"))?;
         Salvage { from: &transaction, header, report: &mut report }.copy(&target, &image, progress)?;
         target.commit().map_err(storage("commit the new file"))?;
@@ -113,7 +112,9 @@ impl Salvage<'_> {
         let mut occupied = HashSet::new();
         let mut highest = 0;
         for slot in 0..self.header.capacity {
-            if slot.is_multiple_of(256) && progress(slot.into(), self.header.capacity.into()).is_break() {
+            if slot.is_multiple_of(256)
+                && callers(|| progress(slot.into(), self.header.capacity.into())).is_break()
+            {
                 return Err(Error::Cancelled);
             }
             let Some((record, residual)) = self.record(slot) else { continue };
@@ -153,7 +154,7 @@ impl Salvage<'_> {
                 return None;
             }
         };
-        let Ok(mut record) = SlotRecord::decode(&bytes, place) else {
+        let Ok(record) = SlotRecord::decode(&bytes, place) else {
             self.report.slots_lost += 1;
             return None;
         };
@@ -169,10 +170,8 @@ impl Salvage<'_> {
             return Some(((seq, bytes), residual));
         }
         self.report.residuals_lost += 1;
-        record.flags.residual = false;
         // How good the code is alone stood in the residual.
-        record.error = StoredReal::at_least(f32::INFINITY);
-        record.encode(place).ok().map(|changed| ((seq, changed), None))
+        record.without_residual(None).encode(place).ok().map(|changed| ((seq, changed), None))
     }
 
     fn metadata(&mut self, slot: u32) -> Option<(SlotMetadata, Vec<u8>)> {

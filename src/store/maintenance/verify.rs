@@ -2,7 +2,7 @@
 
 use super::check::{Check, Checked, Finding, Mend};
 use crate::error::{Error, Result};
-use crate::store::file::{Look, look};
+use crate::store::file::{Look, look, look_recovering};
 use crate::store::guard::{guarded, storage};
 use redb::ReadableDatabase;
 use std::fmt;
@@ -136,26 +136,31 @@ pub(super) fn examine(
         needs_recovery: false,
         pages_ok: false,
     };
-    match look(path) {
-        Ok(Look { database, header, needs_recovery }) => {
-            examined.needs_recovery = needs_recovery;
-            let looked = guarded("read the tables", || {
-                let transaction = database.begin_read().map_err(storage("begin a read"))?;
-                let mut check = Check::new(&transaction, &header);
-                check.run(progress)?;
-                Ok((check.findings, check.checked))
-            });
-            match looked {
-                Ok((findings, checked)) => (examined.findings, examined.checked) = (findings, checked),
-                Err(Error::Cancelled) => return Err(Error::Cancelled),
-                Err(error) => examined.findings.push(unreadable("the tables", &error)),
-            }
-        }
-        // What has the first bytes of a database and is none that can be read may have been a store.
+    let looked = match look(path) {
+        // What has the first bytes of a database and is none that can be read may have been a store. The database can
+        // make its account of the pages again, and then what is in them is looked at.
         Err(error @ (Error::Corrupt { .. } | Error::Storage { .. })) => {
             examined.findings.push(unreadable("the file", &error));
+            look_recovering(path).ok()
         }
-        Err(error) => return Err(error),
+        other => Some(other?),
+    };
+    if let Some(Look { database, header, needs_recovery }) = looked {
+        examined.needs_recovery = needs_recovery;
+        let looked = guarded("read the tables", || {
+            let transaction = database.begin_read().map_err(storage("begin a read"))?;
+            let mut check = Check::new(&transaction, &header);
+            check.run(progress)?;
+            Ok((check.findings, check.checked))
+        });
+        match looked {
+            Ok((findings, checked)) => {
+                examined.findings.extend(findings);
+                examined.checked = checked;
+            }
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => examined.findings.push(unreadable("the tables", &error)),
+        }
     }
     // In a view of its own: the database may roll its view back, or stop at what it meets.
     let pages = guarded("check the pages", || {
