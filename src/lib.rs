@@ -41,6 +41,7 @@ pub use codec::{
 };
 pub use error::{Error, Result};
 pub use filter::Filter;
+pub use index::Scan;
 pub use record::{Record, Records};
 pub use store::{
     Attributes, BackendError, Backup, BackupReport, CodecStats, Committed, CompactReport, Damage,

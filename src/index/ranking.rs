@@ -47,6 +47,14 @@ impl Best {
         }
     }
 
+    /// What must be reached to be among the best: anything, until there are `k`.
+    pub(super) fn worst(&self) -> f32 {
+        match self.heap.peek() {
+            Some(worst) if self.heap.len() == self.k => worst.0.similarity,
+            _ => f32::NEG_INFINITY,
+        }
+    }
+
     pub(super) fn merge(mut self, other: Self) -> Self {
         other.heap.into_iter().for_each(|Reverse(ranked)| self.show(ranked));
         self

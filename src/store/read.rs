@@ -8,6 +8,7 @@ use super::{Inner, check_key};
 use crate::codec::StoredCode;
 use crate::codec::fidelity::restore;
 use crate::error::{Error, Result};
+use crate::index::{Scan, Wanted};
 use crate::record::{Record, Records};
 use apcm_format::{DecodeError, MemoryId, ResidualRecord, SlotMetadata, SlotRecord, frame};
 use redb::ReadTransaction;
@@ -56,8 +57,11 @@ impl Inner {
             let best = {
                 let live = self.live.read();
                 let admit = |slot| live.occupant(slot, now).is_some();
-                let best = live.scan().nearest(&vector, 1, f32::NEG_INFINITY, admit);
-                best.first().and_then(|best| Some((*best, live.occupant(best.slot, now)?.seq)))
+                let wanted = Wanted { k: 1, floor: f32::NEG_INFINITY, scan: Scan::Auto, threads: None };
+                let best = live.scan().nearest(&vector, &wanted, admit);
+                best.first()
+                    .and_then(|best| best.first())
+                    .and_then(|best| Some((*best, live.occupant(best.slot, now)?.seq)))
             };
             let Some((best, seq)) = best else { return Ok(None) };
             let id = MemoryId { slot: best.slot, seq };

@@ -7,7 +7,7 @@ use super::read::{Stored, vanished};
 use super::tables::{METADATA, metadata_place};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::index::Ranked;
+use crate::index::{Ranked, Scan, Wanted};
 use crate::record::Records;
 use apcm_format::{MemoryId, Metadata, SlotMetadata, frame};
 use redb::{ReadTransaction, ReadableTable};
@@ -38,6 +38,8 @@ pub struct Search<'a> {
     filter: Option<Filter>,
     counted: bool,
     records: bool,
+    scan: Scan,
+    threads: Option<usize>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -57,6 +59,8 @@ impl<'a> Search<'a> {
             filter: None,
             counted: false,
             records: false,
+            scan: Scan::Auto,
+            threads: None,
         }
     }
 
@@ -101,6 +105,18 @@ impl<'a> Search<'a> {
         self
     }
 
+    /// How to go over the search vectors; every way gives the same hits.
+    pub fn scan(mut self, scan: Scan) -> Self {
+        self.scan = scan;
+        self
+    }
+
+    /// On how many threads; by default one, and all cores from about a million numbers on.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads.max(1));
+        self
+    }
+
     /// Answers the search: nearest first, equals by slot.
     ///
     /// # Errors
@@ -133,7 +149,6 @@ impl<'a> Search<'a> {
         }
         let inner = self.inner;
         let vectors = inner.codec.query_vectors(&self.queries, inner.header.similarity)?;
-        let dims = inner.header.search_dims as usize;
         for attempt in 0.. {
             let (last, writer) = inner.last_attempt(attempt);
             // The snapshot comes first: what it holds and what is ranked agree wherever their sequence numbers do.
@@ -141,9 +156,10 @@ impl<'a> Search<'a> {
                 let transaction = inner.handle.begin_read()?;
                 let admitted =
                     self.filter.as_ref().map(|filter| inner.admitted(&transaction, filter)).transpose()?;
-                vectors
-                    .chunks_exact(dims)
-                    .map(|vector| self.answer(&transaction, vector, admitted.as_ref()))
+                let ranked = self.rank(&vectors, admitted.as_ref());
+                ranked
+                    .into_iter()
+                    .map(|ranked| self.look_up(&transaction, ranked))
                     .collect::<Result<Result<Vec<_>, u32>>>()
             })?;
             match answered {
@@ -158,24 +174,27 @@ impl<'a> Search<'a> {
         Ok(Vec::new())
     }
 
-    /// The hits, or the slot of one that is ranked and not in the snapshot: a commit came between.
-    fn answer(
+    /// The nearest slots of each query, with the numbers of the writes that filled them.
+    fn rank(&self, vectors: &[f32], admitted: Option<&Admitted>) -> Vec<Vec<(Ranked, u64)>> {
+        let now = self.inner.now();
+        let live = self.inner.live.read();
+        let admit = |slot| {
+            live.occupant(slot, now).is_some()
+                && admitted.is_none_or(|set| set.has(slot))
+                && (self.max_error == f32::INFINITY || live.error(slot) <= self.max_error)
+        };
+        let wanted = Wanted { k: self.k, floor: self.floor, scan: self.scan, threads: self.threads };
+        let seq = |hit: Ranked| Some((hit, live.occupant(hit.slot, now)?.seq));
+        let ranked = live.scan().nearest(vectors, &wanted, admit);
+        ranked.into_iter().map(|hits| hits.into_iter().filter_map(seq).collect()).collect()
+    }
+
+    /// The memories of hits, or the slot of one that is ranked and not in the snapshot: a commit came between.
+    fn look_up(
         &self,
         transaction: &ReadTransaction,
-        vector: &[f32],
-        admitted: Option<&Admitted>,
+        ranked: Vec<(Ranked, u64)>,
     ) -> Result<Result<Vec<(Stored, f32)>, u32>> {
-        let now = self.inner.now();
-        let ranked: Vec<(Ranked, u64)> = {
-            let live = self.inner.live.read();
-            let admit = |slot| {
-                live.occupant(slot, now).is_some()
-                    && admitted.is_none_or(|set| set.has(slot))
-                    && (self.max_error == f32::INFINITY || live.error(slot) <= self.max_error)
-            };
-            let ranked = live.scan().nearest(vector, self.k, self.floor, admit);
-            ranked.into_iter().filter_map(|hit| Some((hit, live.occupant(hit.slot, now)?.seq))).collect()
-        };
         ranked
             .into_iter()
             .map(|(hit, seq)| {
