@@ -131,3 +131,58 @@ fn f20_sixteen_readers_see_only_what_a_writer_had_written() {
     store.close().unwrap();
     assert!(Store::verify(&home.path).run().unwrap().ok);
 }
+
+/// Threads that write at the same time share commits, and each gets its own answer.
+#[test]
+fn many_writers_each_get_their_own_answer() {
+    const WRITERS: u64 = 16;
+    const ROUNDS: u64 = 12;
+    let home = Home::new();
+    let store = plain_store(&home, (WRITERS * ROUNDS) as u32, KEYS as usize);
+    let gone = store.insert(&record(0, 0)).unwrap().id;
+    store.remove_id(gone).unwrap();
+    let answers: Vec<(u64, u64, apcm::Put)> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let store = &store;
+                scope.spawn(move || {
+                    let mut answers = Vec::new();
+                    for round in 0..ROUNDS {
+                        let key = format!("{writer}/{round}");
+                        let put = store
+                            .put(key.as_bytes(), &record(writer % KEYS, round), Attributes::default())
+                            .unwrap();
+                        assert_eq!(
+                            store.id_of(key.as_bytes()).unwrap(),
+                            Some(put.id),
+                            "acknowledged and not there"
+                        );
+                        answers.push((writer, round, put));
+                        // What cannot be done is this writer's alone, whoever it shares a commit with.
+                        let error = store.remove_id(gone).unwrap_err();
+                        assert!(matches!(error, apcm::Error::NotFound { id } if id == gone), "{error}");
+                        let mut both = store.begin_write();
+                        both.put(b"never", &record(0, 0), Attributes::default()).unwrap();
+                        both.pin(gone, true);
+                        assert!(both.commit().is_err());
+                    }
+                    answers
+                })
+            })
+            .collect();
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    assert!(!store.contains(b"never").unwrap(), "half a transaction");
+    let mut seqs: Vec<u64> = answers.iter().map(|(_, _, put)| put.id.seq).collect();
+    seqs.sort_unstable();
+    seqs.dedup();
+    assert_eq!(seqs.len() as u64, WRITERS * ROUNDS);
+    assert!(answers.iter().all(|(_, _, put)| put.evicted.is_empty()));
+    for (writer, round, put) in &answers {
+        let memory = store.peek_key(format!("{writer}/{round}").as_bytes()).unwrap().unwrap();
+        assert_eq!((memory.id, memory.record), (put.id, record(writer % KEYS, *round)));
+    }
+    store.close().unwrap();
+    let report = Store::verify(&home.path).run().unwrap();
+    assert!(report.ok && report.slots_checked == WRITERS * ROUNDS, "{report:?}");
+}

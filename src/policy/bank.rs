@@ -15,6 +15,13 @@ pub(crate) struct Occupant {
     pub(crate) expires_at: Option<u32>,
 }
 
+impl Occupant {
+    /// Whether it may make room for another.
+    pub(crate) fn may_go(&self) -> bool {
+        !self.pinned && !self.damaged
+    }
+}
+
 /// Occupancy of all slots.
 #[derive(Debug, Clone)]
 pub(crate) struct Bank {

@@ -13,7 +13,9 @@
 mod bank;
 mod budget;
 mod planner;
+mod victims;
 
 pub(crate) use bank::{Bank, Occupant};
 pub(crate) use budget::{Held, OverBudget, Relief, relieve};
-pub(crate) use planner::{AllPinned, Placement, Planner};
+pub(crate) use planner::{AllPinned, Placement, Planner, Usage};
+pub(crate) use victims::Victims;

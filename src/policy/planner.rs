@@ -1,8 +1,10 @@
-//! One transaction's placements, decided before anything is written.
+//! Placements of the transactions of one commit, decided before anything is written.
 
 use super::bank::{Bank, Occupant};
+use super::victims::{Rank, Victims};
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, btree_set};
+use std::iter::{Copied, Peekable};
 
 /// Where a memory goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,42 +27,65 @@ impl Placement {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AllPinned;
 
+/// How much the memories of a bank are used.
+pub(crate) trait Usage {
+    /// A slot's access count; it may grow while somebody plans.
+    fn count(&self, slot: u32) -> u32;
+    /// All that may go, in the order of counts that are at most those.
+    fn victims(&self) -> &Victims;
+}
+
 /// Plans placements over a bank that does not change meanwhile.
 ///
-/// Cost: the first eviction of a transaction looks at every slot once; each further one is `O(log n)`.
-pub(crate) struct Planner<'a, C> {
+/// Cost: `O(log n)` an operation, and as much for each memory that was read since the victims were put in order, once.
+pub(crate) struct Planner<'a, U> {
     bank: &'a Bank,
-    /// Access counts before the transaction.
-    counts: C,
-    /// What the transaction has changed.
+    usage: &'a U,
+    /// What the commit has changed.
     changed: HashMap<u32, Option<Occupant>>,
-    /// Counts of slots the transaction has written.
+    /// Counts of slots the commit has written.
     new_counts: HashMap<u32, u32>,
     /// Slots that were emptied or got another memory: whatever was counted there is over.
     reset: HashSet<u32>,
-    /// Slots the transaction has freed.
+    /// Slots the commit has freed.
     freed: BTreeSet<u32>,
     /// Free slots of the bank below this one are taken.
     cursor: u32,
-    /// Victims among what was there before, least used first.
-    victims: Option<BinaryHeap<Reverse<(u32, u64, u32)>>>,
-    /// What this transaction has written, least used first.
-    written: BTreeSet<(u32, u64, u32)>,
+    /// Victims among what was there before, as far as nobody has looked at them.
+    listed: Option<Peekable<Copied<btree_set::Iter<'a, Rank>>>>,
+    /// Possible victims that are not where the list has them: read since, unpinned, or written by an earlier transaction.
+    unlisted: BinaryHeap<Reverse<Rank>>,
+    /// What the transaction has written, least used first, and in which slots.
+    written: BTreeSet<Rank>,
+    fresh: HashSet<u32>,
 }
 
-impl<'a, C: Fn(u32) -> u32> Planner<'a, C> {
-    pub(crate) fn new(bank: &'a Bank, counts: C) -> Self {
+impl<'a, U: Usage> Planner<'a, U> {
+    pub(crate) fn new(bank: &'a Bank, usage: &'a U) -> Self {
         Self {
             bank,
-            counts,
+            usage,
             changed: HashMap::new(),
             new_counts: HashMap::new(),
             reset: HashSet::new(),
             freed: BTreeSet::new(),
             cursor: 0,
-            victims: None,
+            listed: None,
+            unlisted: BinaryHeap::new(),
             written: BTreeSet::new(),
+            fresh: HashSet::new(),
         }
+    }
+
+    /// Begins the next transaction of the commit: what was written so far is there before it.
+    pub(crate) fn next_transaction(&mut self) {
+        self.unlisted.extend(std::mem::take(&mut self.written).into_iter().map(Reverse));
+        self.fresh.clear();
+    }
+
+    /// Whether the transaction has written this slot.
+    pub(crate) fn is_fresh(&self, slot: u32) -> bool {
+        self.fresh.contains(&slot)
     }
 
     /// The slot's occupant as the transaction sees it.
@@ -70,7 +95,7 @@ impl<'a, C: Fn(u32) -> u32> Planner<'a, C> {
 
     /// The slot's access count as the transaction sees it.
     pub(crate) fn count(&self, slot: u32) -> u32 {
-        self.new_counts.get(&slot).copied().unwrap_or_else(|| (self.counts)(slot))
+        self.new_counts.get(&slot).copied().unwrap_or_else(|| self.usage.count(slot))
     }
 
     /// Finds room for `occupant` and puts it there with a count of 0.
@@ -110,15 +135,12 @@ impl<'a, C: Fn(u32) -> u32> Planner<'a, C> {
     pub(crate) fn pin(&mut self, slot: u32, pinned: bool) {
         let Some(occupant) = self.get(slot) else { return };
         let changed = Occupant { pinned, ..occupant };
-        if self.new_counts.contains_key(&slot) {
-            let count = self.count(slot);
+        let count = self.count(slot);
+        if self.fresh.contains(&slot) {
             self.write(slot, changed, count);
         } else {
             self.changed.insert(slot, Some(changed));
-            let key = ((self.counts)(slot), occupant.seq, slot);
-            if let Some(victims) = &mut self.victims {
-                victims.push(Reverse(key));
-            }
+            self.unlisted.push(Reverse((count, occupant.seq, slot)));
         }
     }
 
@@ -148,19 +170,10 @@ impl<'a, C: Fn(u32) -> u32> Planner<'a, C> {
     }
 
     fn evict(&mut self) -> Option<Placement> {
-        if self.victims.is_none() {
-            let listed = self
-                .bank
-                .iter()
-                .filter(|(slot, _)| !self.new_counts.contains_key(slot))
-                .map(|(slot, occupant)| Reverse(((self.counts)(slot), occupant.seq, slot)))
-                .collect();
-            self.victims = Some(listed);
-        }
-        while let Some(Reverse((count, seq, slot))) = self.victims.as_mut().and_then(BinaryHeap::pop) {
-            // Entries go stale when the transaction writes, empties or pins their slot; they are dropped here.
-            let current = self.get(slot).filter(|_| !self.new_counts.contains_key(&slot));
-            if let Some(victim) = current.filter(|victim| victim.seq == seq && may_go(victim)) {
+        while let Some((count, seq, slot)) = self.next_victim() {
+            // Entries go stale when the commit writes, empties or pins their slot; they are dropped here.
+            let current = self.get(slot).filter(|_| !self.fresh.contains(&slot));
+            if let Some(victim) = current.filter(|victim| victim.seq == seq && victim.may_go()) {
                 return Some(Placement::Evict { slot, victim, count });
             }
         }
@@ -169,12 +182,31 @@ impl<'a, C: Fn(u32) -> u32> Planner<'a, C> {
         Some(Placement::Evict { slot, victim, count })
     }
 
+    /// The next in the order of true counts, of those nobody has looked at.
+    fn next_victim(&mut self) -> Option<Rank> {
+        let usage = self.usage;
+        let listed = self.listed.get_or_insert_with(|| usage.victims().iter().copied().peekable());
+        while let Some(&(count, seq, slot)) = listed.peek() {
+            if self.unlisted.peek().is_some_and(|&Reverse(first)| first < (count, seq, slot)) {
+                break;
+            }
+            listed.next();
+            let now = usage.count(slot);
+            if now <= count {
+                return Some((count, seq, slot));
+            }
+            self.unlisted.push(Reverse((now, seq, slot)));
+        }
+        self.unlisted.pop().map(|Reverse(first)| first)
+    }
+
     fn write(&mut self, slot: u32, occupant: Occupant, count: u32) {
         self.unlist(slot);
         self.freed.remove(&slot);
         self.changed.insert(slot, Some(occupant));
         self.new_counts.insert(slot, count);
-        if may_go(&occupant) {
+        self.fresh.insert(slot);
+        if occupant.may_go() {
             self.written.insert((count, occupant.seq, slot));
         }
     }
@@ -185,10 +217,6 @@ impl<'a, C: Fn(u32) -> u32> Planner<'a, C> {
             self.written.remove(&(self.count(slot), occupant.seq, slot));
         }
     }
-}
-
-fn may_go(occupant: &Occupant) -> bool {
-    !occupant.pinned && !occupant.damaged
 }
 
 #[cfg(test)]
@@ -208,12 +236,37 @@ mod tests {
         bank
     }
 
+    /// Counts as they are, and as they were when the victims were put in order.
+    struct Counts(Vec<u32>, Victims);
+
+    impl Counts {
+        fn of(bank: &Bank, counts: &[u32]) -> Self {
+            Self(counts.to_vec(), Victims::of(bank, |slot| counts[slot as usize]))
+        }
+
+        /// Of a bank whose counts have grown since.
+        fn grown(bank: &Bank, before: &[u32], counts: &[u32]) -> Self {
+            Self(counts.to_vec(), Victims::of(bank, |slot| before[slot as usize]))
+        }
+    }
+
+    impl Usage for Counts {
+        fn count(&self, slot: u32) -> u32 {
+            self.0[slot as usize]
+        }
+
+        fn victims(&self) -> &Victims {
+            &self.1
+        }
+    }
+
     #[test]
     fn free_slots_go_first_and_the_lowest_of_them() {
         let mut bank = full(&[0; 5]);
         bank.set(3, None);
         bank.set(1, None);
-        let mut planner = Planner::new(&bank, |_| 0);
+        let usage = Counts::of(&bank, &[0; 5]);
+        let mut planner = Planner::new(&bank, &usage);
         assert_eq!(planner.place(occupant(6)), Ok(Placement::Free { slot: 1 }));
         assert_eq!(planner.place(occupant(7)), Ok(Placement::Free { slot: 3 }));
         assert!(matches!(planner.place(occupant(8)), Ok(Placement::Evict { slot: 0, .. })));
@@ -223,7 +276,8 @@ mod tests {
     fn the_least_used_leaves_and_the_oldest_among_equals() {
         let counts = [5, 2, 9, 2];
         let bank = full(&counts);
-        let mut planner = Planner::new(&bank, |slot| counts[slot as usize]);
+        let usage = Counts::of(&bank, &counts);
+        let mut planner = Planner::new(&bank, &usage);
         let order: Vec<u32> = (0..4).map(|i| planner.place(occupant(10 + i)).unwrap().slot()).collect();
         assert_eq!(order, [1, 3, 0, 2]);
     }
@@ -231,7 +285,8 @@ mod tests {
     #[test]
     fn a_batch_as_large_as_a_hot_bank_replaces_all_of_it() {
         let bank = full(&[100; 8]);
-        let mut planner = Planner::new(&bank, |_| 100);
+        let usage = Counts::of(&bank, &[100; 8]);
+        let mut planner = Planner::new(&bank, &usage);
         let mut slots: Vec<u32> = (0..8).map(|i| planner.place(occupant(100 + i)).unwrap().slot()).collect();
         slots.sort_unstable();
         assert_eq!(slots, [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -247,7 +302,8 @@ mod tests {
         let mut bank = full(&[0; 3]);
         bank.set(0, Some(Occupant { pinned: true, ..occupant(1) }));
         bank.set(1, Some(Occupant { damaged: true, ..occupant(2) }));
-        let mut planner = Planner::new(&bank, |_| 0);
+        let usage = Counts::of(&bank, &[0; 3]);
+        let mut planner = Planner::new(&bank, &usage);
         planner.pin(2, true);
         assert_eq!(planner.place(occupant(9)), Err(AllPinned));
         planner.pin(2, false);
@@ -260,6 +316,7 @@ mod tests {
         Remove(u32),
         Pin(u32, bool),
         Replace(u32),
+        Next,
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -268,6 +325,7 @@ mod tests {
             1 => (0_u32..8).prop_map(Op::Remove),
             1 => (0_u32..8, any::<bool>()).prop_map(|(slot, pinned)| Op::Pin(slot, pinned)),
             1 => (0_u32..8).prop_map(Op::Replace),
+            1 => Just(Op::Next),
         ]
     }
 
@@ -275,15 +333,18 @@ mod tests {
         /// The planner's shortcuts agree with the rule as the design states it, applied by looking at every slot.
         #[test]
         fn agrees_with_the_plain_rule(
-            counts in prop::collection::vec(0_u32..4, 8),
+            before in prop::collection::vec(0_u32..4, 8),
+            reads in prop::collection::vec(0_u32..3, 8),
             holes in prop::collection::vec(any::<bool>(), 8),
             ops in prop::collection::vec(op(), 0..40),
         ) {
-            let mut bank = full(&counts);
+            let mut bank = full(&before);
             for slot in (0..8).filter(|&slot| holes[slot as usize]) {
                 bank.set(slot, None);
             }
-            let mut planner = Planner::new(&bank, |slot| counts[slot as usize]);
+            let counts: Vec<u32> = before.iter().zip(reads).map(|(before, reads)| before + reads).collect();
+            let usage = Counts::grown(&bank, &before, &counts);
+            let mut planner = Planner::new(&bank, &usage);
             // (occupant, count, written by this transaction)
             let mut plain: Vec<Option<(Occupant, u32, bool)>> = (0..8)
                 .map(|slot| bank.get(slot).map(|occupant| (occupant, counts[slot as usize], false)))
@@ -309,6 +370,10 @@ mod tests {
                         if plain[slot as usize].take().is_some() {
                             planner.remove(slot);
                         }
+                    }
+                    Op::Next => {
+                        planner.next_transaction();
+                        plain.iter_mut().flatten().for_each(|(_, _, new)| *new = false);
                     }
                     Op::Pin(slot, pinned) => {
                         planner.pin(slot, pinned);

@@ -3,6 +3,7 @@
 use super::counts::Counts;
 use super::file::{self, Contents, Handle};
 use super::flusher::Flusher;
+use super::group::Group;
 use super::guard::{callers, guarded, storage};
 use super::holder::Note;
 use super::live::{Live, SlotSize, memory_per_slot, row_bytes};
@@ -303,6 +304,7 @@ impl StoreBuilder {
             handle,
             live: RwLock::new(live),
             writer: Mutex::new(()),
+            group: Group::default(),
             poisoned: AtomicBool::new(false),
             signal: Arc::default(),
             clock: self.clock,

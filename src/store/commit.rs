@@ -28,7 +28,8 @@ struct Changes {
     reset: HashSet<u32>,
     taken: Taken,
     state: StoreState,
-    done: Committed,
+    /// What to say of each transaction.
+    done: Vec<Committed>,
 }
 
 impl Changes {
@@ -40,23 +41,53 @@ impl Changes {
             reset: HashSet::new(),
             taken: Taken::default(),
             state,
-            done: Committed::default(),
+            done: Vec::new(),
         }
     }
 }
 
 impl Inner {
+    /// Commits a transaction, together with those of other threads that wait for the disk at the same time.
     pub(super) fn commit(&self, ops: Vec<Op>) -> Result<Committed> {
         self.check_usable()?;
         self.handle.writable()?;
         if ops.is_empty() {
             return Ok(Committed::default());
         }
+        // Asked by everybody for themselves: a clock that panics is one transaction's.
+        let now = self.now();
+        self.group.commit(ops, |all| self.commit_all(all, now))
+    }
+
+    /// Commits transactions one after the other, in one of the database's: one answer for each.
+    fn commit_all(&self, all: &[Vec<Op>], now: u32) -> Vec<Result<Committed>> {
         let _writer = self.writer.lock();
-        self.check_usable()?;
-        self.check_space(&ops)?;
-        let changes = self.poisoning(|| self.apply(ops))?;
-        Ok(self.swap_in(changes))
+        let together = self
+            .check_usable()
+            .and_then(|()| self.check_space(all.iter().flatten()))
+            .and_then(|()| self.poisoning(|| self.apply(all, now)));
+        match together {
+            Ok(changes) => self.swap_in(changes).into_iter().map(Ok).collect(),
+            Err(error) if all.len() == 1 => vec![Err(error)],
+            // One of them cannot be done, and took the others with it: each by itself, in the same order.
+            Err(error) if !is_fatal(&error) => all
+                .iter()
+                .map(|ops| {
+                    self.check_usable()?;
+                    self.check_space(ops.iter())?;
+                    let changes = self.poisoning(|| self.apply(std::slice::from_ref(ops), now))?;
+                    Ok(self.swap_in(changes).pop().unwrap_or_default())
+                })
+                .collect(),
+            Err(error) => {
+                let source = format!("{error}, in a commit of {} transactions", all.len());
+                let shared = |_| match &error {
+                    Error::OutcomeUnknown { .. } => Error::OutcomeUnknown { source: source.clone().into() },
+                    _ => Error::Storage { during: "commit", source: source.clone().into() },
+                };
+                all.iter().map(shared).map(Err).collect()
+            }
+        }
     }
 
     pub(super) fn flush(&self) -> Result<()> {
@@ -66,7 +97,8 @@ impl Inner {
         self.check_usable()?;
         let _writer = self.writer.lock();
         self.check_usable()?;
-        let changes = self.poisoning(|| self.apply(Vec::new()))?;
+        let now = self.now();
+        let changes = self.poisoning(|| self.apply(&[], now))?;
         self.swap_in(changes);
         Ok(())
     }
@@ -82,9 +114,8 @@ impl Inner {
         result
     }
 
-    fn check_space(&self, ops: &[Op]) -> Result<()> {
+    fn check_space<'a>(&self, ops: impl Iterator<Item = &'a Op>) -> Result<()> {
         let bytes: usize = ops
-            .iter()
             .map(|op| match op {
                 Op::Write { content, metadata_len, .. } => {
                     let residual = content.residual.as_ref().map_or(0, |residual| residual.payload.len());
@@ -100,12 +131,11 @@ impl Inner {
         }
     }
 
-    /// Places and writes the operations and the pending counts; nothing in memory changes.
-    fn apply(&self, ops: Vec<Op>) -> Result<Changes> {
+    /// Places and writes the operations of transactions and the pending counts; nothing in memory changes.
+    fn apply(&self, all: &[Vec<Op>], now: u32) -> Result<Changes> {
         let live = self.live.read();
-        let now = self.now();
-        // A commit without operations is a flush: with nothing pending it costs nothing.
-        if ops.is_empty() && !live.counts().is_dirty() {
+        // A commit without transactions is a flush: with nothing pending it costs nothing.
+        if all.is_empty() && !live.counts().is_dirty() {
             return Ok(Changes::none(live.state()));
         }
         let transaction = self.handle.writable()?.begin_write().map_err(storage("begin a write"))?;
@@ -114,19 +144,18 @@ impl Inner {
                 inner: self,
                 live: &live,
                 rows: Rows::open(self, &transaction)?,
-                planner: Planner::new(live.bank(), |slot| live.counts().get(slot)),
+                planner: Planner::new(live.bank(), &*live),
                 state: live.state(),
                 done: Committed::default(),
                 written: HashMap::new(),
                 resized: HashMap::new(),
                 now,
             };
-            if !ops.is_empty() {
+            if !all.is_empty() {
                 draft.expire()?;
             }
-            ops.into_iter().try_for_each(|op| draft.apply(op))?;
-            draft.relieve()?;
-            let Draft { mut rows, planner, mut state, done, written, resized, .. } = draft;
+            let done = all.iter().map(|ops| draft.transaction(ops)).collect::<Result<Vec<Committed>>>()?;
+            let Draft { mut rows, planner, mut state, written, resized, .. } = draft;
             let (occupants, reset) = planner.finish();
             let taken = live.counts().take(&reset);
             state.reads = state.reads.saturating_add(taken.reads);
@@ -145,9 +174,10 @@ impl Inner {
     }
 
     /// Makes memory agree with the disk. Nothing here can fail.
-    fn swap_in(&self, changes: Changes) -> Committed {
+    fn swap_in(&self, changes: Changes) -> Vec<Committed> {
         let Changes { occupants, mut written, resized, reset, taken, state, done } = changes;
         let mut live = self.live.write();
+        let touched = live.changing(occupants.keys().copied().chain(taken.slots()).collect());
         for (slot, occupant) in occupants {
             match (occupant, written.remove(&slot)) {
                 (Some(occupant), Some((search, size))) => live.fill(slot, occupant, Some(&search), size),
@@ -161,6 +191,7 @@ impl Inner {
         live.set_state(state);
         let high_water = live.bank().high_water();
         live.counts_mut().0.settle(taken, &reset, high_water);
+        live.changed(touched);
         done
     }
 }

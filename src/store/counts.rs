@@ -32,6 +32,11 @@ pub(super) struct Taken {
 }
 
 impl Taken {
+    /// Slots whose counts on disk change.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
+        self.deltas.iter().map(|&(slot, _)| slot)
+    }
+
     pub(super) fn chunks(&self) -> impl Iterator<Item = (u32, CounterChunk)> {
         self.chunks.iter().map(|(&number, &counts)| (number, CounterChunk { counts }))
     }
@@ -78,6 +83,11 @@ impl Counts {
         }
     }
 
+    /// The slot's access count as it is on disk.
+    pub(super) fn base(&self, slot: u32) -> u32 {
+        self.base.get(slot as usize).copied().unwrap_or(0)
+    }
+
     /// Counts one access, of no slot where its memory left meanwhile; gives how many are not on disk yet.
     pub(super) fn bump(&self, slot: Option<u32>) -> u64 {
         if let Some(index) = slot.map(|slot| slot as usize)
@@ -119,7 +129,7 @@ impl Counts {
         let mut changed: Vec<u32> = reset.iter().map(|&slot| CounterChunk::number_of(slot)).collect();
         for (number, dirty) in self.dirty.iter().enumerate() {
             // Cleared before the deltas are looked at: a bump that comes later sets it again.
-            if dirty.swap(false, Relaxed) {
+            if dirty.load(Relaxed) && dirty.swap(false, Relaxed) {
                 changed.push(number as u32);
             }
         }

@@ -17,11 +17,11 @@ use std::collections::HashMap;
 const ROUNDING_MARGIN: f32 = 1.0001;
 
 /// Placements, rows and what will be said of them.
-pub(super) struct Draft<'a, C> {
+pub(super) struct Draft<'a> {
     pub(super) inner: &'a Inner,
     pub(super) live: &'a Live,
     pub(super) rows: Rows<'a>,
-    pub(super) planner: Planner<'a, C>,
+    pub(super) planner: Planner<'a, Live>,
     pub(super) state: StoreState,
     pub(super) done: Committed,
     /// Search vector and size of each slot that was written.
@@ -31,7 +31,7 @@ pub(super) struct Draft<'a, C> {
     pub(super) now: u32,
 }
 
-impl<C: Fn(u32) -> u32> Draft<'_, C> {
+impl Draft<'_> {
     /// Expired memories leave with the first write that comes, so that their slots are free for it.
     pub(super) fn expire(&mut self) -> Result<()> {
         for slot in self.live.bank().expired(self.now) {
@@ -41,46 +41,54 @@ impl<C: Fn(u32) -> u32> Draft<'_, C> {
         Ok(())
     }
 
-    pub(super) fn apply(&mut self, op: Op) -> Result<()> {
+    /// Does the operations of one transaction; gives what to say of it.
+    pub(super) fn transaction(&mut self, ops: &[Op]) -> Result<Committed> {
+        self.planner.next_transaction();
+        ops.iter().try_for_each(|op| self.apply(op))?;
+        self.relieve()?;
+        Ok(std::mem::take(&mut self.done))
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<()> {
         match op {
-            Op::Write { content, pinned, time_to_live, .. } => self.write(*content, pinned, time_to_live),
-            Op::Restore { content, slot, occupant, written_at } => {
+            Op::Write { content, pinned, time_to_live, .. } => self.write(content, *pinned, *time_to_live),
+            &Op::Restore { ref content, slot, occupant, written_at } => {
                 if self.planner.get(slot).is_some() {
                     self.rows.clear(slot)?;
                     self.planner.remove(slot);
                 }
                 self.planner.restore(slot, occupant);
                 self.state.next_seq = self.state.next_seq.max(occupant.seq + 1);
-                self.fill(slot, occupant, written_at, *content)
+                self.fill(slot, occupant, written_at, content)
             }
             Op::Inherit(other) => {
                 let next_seq = self.state.next_seq.max(other.next_seq);
-                self.state = StoreState { next_seq, ..other };
+                self.state = StoreState { next_seq, ..*other };
                 Ok(())
             }
-            Op::RemoveKey(key) => match self.rows.slot_of(&key)? {
+            Op::RemoveKey(key) => match self.rows.slot_of(key)? {
                 Some(slot) if self.planner.get(slot).is_some() => self.remove(slot),
                 _ => Ok(()),
             },
-            Op::RemoveId(id) => {
+            &Op::RemoveId(id) => {
                 self.check_there(id)?;
                 self.remove(id.slot)
             }
-            Op::Pin(id, pinned) => {
+            &Op::Pin(id, pinned) => {
                 self.check_there(id)?;
                 self.rows.pin(id.slot, pinned)?;
                 self.planner.pin(id.slot, pinned);
                 Ok(())
             }
             Op::Position(name, position) => {
-                let value = frame::seal(&position, meta_place(self.inner.header.uuid, &name))?;
-                self.rows.set_meta(&name, &value)
+                let value = frame::seal(position, meta_place(self.inner.header.uuid, name))?;
+                self.rows.set_meta(name, &value)
             }
         }
     }
 
     /// Drops residuals and memories until everything fits into the budget, if there is one.
-    pub(super) fn relieve(&mut self) -> Result<()> {
+    fn relieve(&mut self) -> Result<()> {
         let Some(budget) = self.state.byte_budget else { return Ok(()) };
         // A cheap upper bound first: only a store near its budget is looked at slot by slot.
         let new: u64 = self.written.values().map(|(_, size)| size.total()).sum();
@@ -99,7 +107,7 @@ impl<C: Fn(u32) -> u32> Draft<'_, C> {
                     residual: u64::from(size.residual),
                     rest: size.total() - u64::from(size.residual),
                     may_give: !occupant.pinned && !occupant.damaged,
-                    new: self.written.contains_key(&slot),
+                    new: self.planner.is_fresh(slot),
                 }
             })
             .collect();
@@ -121,7 +129,7 @@ impl<C: Fn(u32) -> u32> Draft<'_, C> {
         Ok(())
     }
 
-    fn write(&mut self, content: Content, pinned: bool, time_to_live: Option<u32>) -> Result<()> {
+    fn write(&mut self, content: &Content, pinned: bool, time_to_live: Option<u32>) -> Result<()> {
         let seq = self.state.next_seq;
         self.state.next_seq += 1;
         let expires_at = time_to_live.map(|seconds| self.now.saturating_add(seconds));
@@ -151,7 +159,7 @@ impl<C: Fn(u32) -> u32> Draft<'_, C> {
     }
 
     /// Writes a memory's rows into a slot that was placed.
-    fn fill(&mut self, slot: u32, occupant: Occupant, written_at: u32, content: Content) -> Result<()> {
+    fn fill(&mut self, slot: u32, occupant: Occupant, written_at: u32, content: &Content) -> Result<()> {
         let Content { encoded, residual, search, metadata } = content;
         let error_without = StoredReal::at_least(encoded.error * ROUNDING_MARGIN);
         let error = residual
@@ -179,8 +187,9 @@ impl<C: Fn(u32) -> u32> Draft<'_, C> {
             error_without,
             payload: &residual.payload,
         });
-        let size = self.rows.write(slot, &record, &metadata, kept.as_ref())?;
-        self.written.insert(slot, (search, size));
+        let size = self.rows.write(slot, &record, metadata, kept.as_ref())?;
+        self.written.insert(slot, (search.clone(), size));
+        self.resized.remove(&slot);
         self.done.ids.push(MemoryId { slot, seq: occupant.seq });
         self.done.errors.push(error.get());
         Ok(())
@@ -222,7 +231,8 @@ impl<C: Fn(u32) -> u32> Draft<'_, C> {
     }
 
     fn size(&self, slot: u32) -> SlotSize {
-        self.written.get(&slot).map_or_else(|| self.live.size(slot), |(_, size)| *size)
+        let changed = self.written.get(&slot).map(|(_, size)| size).or_else(|| self.resized.get(&slot));
+        changed.copied().unwrap_or_else(|| self.live.size(slot))
     }
 
     fn check_there(&self, id: MemoryId) -> Result<()> {

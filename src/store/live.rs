@@ -2,8 +2,10 @@
 
 use super::counts::Counts;
 use crate::index::ScanMatrix;
-use crate::policy::{Bank, Occupant};
+use crate::policy::{Bank, Occupant, Usage, Victims};
 use apcm_format::{MemoryId, StoreState};
+use std::collections::HashSet;
+use std::sync::OnceLock;
 
 /// What `stats` says about a slot without reading it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,6 +63,8 @@ pub(super) struct Live {
     bank: Bank,
     scan: ScanMatrix,
     counts: Counts,
+    /// Made when the first memory has to leave: many a store is only read.
+    victims: OnceLock<Victims>,
     sizes: Vec<SlotSize>,
     /// Sum of all sizes.
     stored: u64,
@@ -73,6 +77,7 @@ impl Live {
             bank: Bank::new(capacity),
             scan: ScanMatrix::new(search_dims),
             counts: Counts::default(),
+            victims: OnceLock::new(),
             sizes: Vec::new(),
             stored: 0,
             state,
@@ -160,6 +165,25 @@ impl Live {
         self.resize(slot, |size| *size = SlotSize::default());
     }
 
+    /// Begins a change of slots: takes them out of the order of victims. Gives what [`Self::changed`] puts back.
+    pub(super) fn changing(&mut self, slots: HashSet<u32>) -> HashSet<u32> {
+        if let Some(victims) = self.victims.get_mut() {
+            for &slot in &slots {
+                victims.remove(slot, self.bank.get(slot), self.counts.base(slot));
+            }
+        }
+        slots
+    }
+
+    /// Ends it: puts them back with the occupants and counts that they have now.
+    pub(super) fn changed(&mut self, slots: HashSet<u32>) {
+        if let Some(victims) = self.victims.get_mut() {
+            for slot in slots {
+                victims.insert(slot, self.bank.get(slot), self.counts.base(slot));
+            }
+        }
+    }
+
     /// Bytes of everything stored for all slots together.
     pub(super) fn stored(&self) -> u64 {
         self.stored
@@ -201,5 +225,15 @@ impl Live {
             sums.damaged += u32::from(occupant.damaged);
         }
         sums
+    }
+}
+
+impl Usage for Live {
+    fn count(&self, slot: u32) -> u32 {
+        self.counts.get(slot)
+    }
+
+    fn victims(&self) -> &Victims {
+        self.victims.get_or_init(|| Victims::of(&self.bank, |slot| self.counts.base(slot)))
     }
 }

@@ -12,6 +12,7 @@ mod counts;
 mod draft;
 mod file;
 mod flusher;
+mod group;
 mod guard;
 mod holder;
 mod iter;
@@ -80,6 +81,8 @@ struct Inner {
     live: RwLock<Live>,
     /// Held by whoever commits.
     writer: Mutex<()>,
+    /// Who waits to commit.
+    group: group::Group,
     poisoned: AtomicBool,
     signal: Arc<flusher::Signal>,
     clock: Clock,
