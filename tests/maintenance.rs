@@ -369,7 +369,8 @@ fn files_are_their_owners_alone_unless_told_otherwise() {
     assert_eq!(mode(&home.file("recoded.apcm")), 0o640);
 }
 
-/// No page is lost on the way: after everything has come and gone, the file is as small as an empty store's.
+/// No page is lost on the way: after everything has come and gone, the file is as small as an empty store's, but for the
+/// chunks of counts, 1 KiB for 250 slots, which stay.
 #[test]
 fn an_emptied_store_is_as_small_as_an_empty_one() {
     let home = Home::new();
@@ -392,7 +393,10 @@ fn an_emptied_store_is_as_small_as_an_empty_one() {
         store.close().unwrap();
         let full = std::fs::metadata(&home.path).unwrap().len();
         let report = Store::compact(&home.path).unwrap();
-        assert!(full > 4 * empty && report.bytes_after <= empty + 16_384, "{report:?}, empty {empty}");
+        assert!(
+            full > 4 * empty && report.bytes_after <= empty + 6 * 4_096,
+            "{full} full, {report:?}, {empty} empty"
+        );
         assert!(Store::verify(&home.path).run().unwrap().ok);
     }
 }
