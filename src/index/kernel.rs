@@ -63,6 +63,11 @@ pub(super) fn touch<T: Copy>(values: &[T], bits: impl Fn(T) -> u32 + Copy) {
     black_box(mixed);
 }
 
+/// Runs a loop with the vector instructions of the machine.
+pub(super) fn vectorized<T>(run: impl FnOnce() -> T) -> T {
+    Arch::new().dispatch(run)
+}
+
 /// Dot product of two vectors of equal length.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     Arch::new().dispatch(|| dot_inline(a, b))

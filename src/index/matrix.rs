@@ -75,9 +75,12 @@ impl ScanMatrix {
         }
         let range = index * self.dims..(index + 1) * self.dims;
         let row = &mut self.rows[range.clone()];
+        let integers = &mut self.integers[range];
         row.copy_from_slice(vector);
-        normalize(row);
-        (self.scales[index], self.residuals[index]) = round(row, &mut self.integers[range]);
+        (self.scales[index], self.residuals[index]) = kernel::vectorized(|| {
+            normalize(row);
+            round(row, integers)
+        });
         self.present[index] = true;
     }
 
@@ -90,6 +93,7 @@ impl ScanMatrix {
 }
 
 /// Brings a vector to length 1; one whose length is zero or beyond counting becomes zeros.
+#[inline(always)]
 pub(super) fn normalize(vector: &mut [f32]) {
     // Summed in f64: squares of large values overflow f32, squares of small ones vanish in it.
     let squared: f64 = vector.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
@@ -99,6 +103,7 @@ pub(super) fn normalize(vector: &mut [f32]) {
 }
 
 /// Rounds a row to integers; gives their step and the length of what they leave out.
+#[inline(always)]
 fn round(row: &[f32], integers: &mut [i8]) -> (f32, f32) {
     let largest = row.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let scale = largest / INTEGER_MAX;

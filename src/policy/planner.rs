@@ -2,8 +2,9 @@
 
 use super::bank::{Bank, Occupant};
 use super::victims::{Rank, Victims};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, btree_set};
+use std::collections::{BTreeSet, BinaryHeap, btree_set};
 use std::iter::{Copied, Peekable};
 
 /// Where a memory goes.
@@ -42,11 +43,11 @@ pub(crate) struct Planner<'a, U> {
     bank: &'a Bank,
     usage: &'a U,
     /// What the commit has changed.
-    changed: HashMap<u32, Option<Occupant>>,
+    changed: FxHashMap<u32, Option<Occupant>>,
     /// Counts of slots the commit has written.
-    new_counts: HashMap<u32, u32>,
+    new_counts: FxHashMap<u32, u32>,
     /// Slots that were emptied or got another memory: whatever was counted there is over.
-    reset: HashSet<u32>,
+    reset: FxHashSet<u32>,
     /// Slots the commit has freed.
     freed: BTreeSet<u32>,
     /// Free slots of the bank below this one are taken.
@@ -57,7 +58,7 @@ pub(crate) struct Planner<'a, U> {
     unlisted: BinaryHeap<Reverse<Rank>>,
     /// What the transaction has written, least used first, and in which slots.
     written: BTreeSet<Rank>,
-    fresh: HashSet<u32>,
+    fresh: FxHashSet<u32>,
 }
 
 impl<'a, U: Usage> Planner<'a, U> {
@@ -65,15 +66,15 @@ impl<'a, U: Usage> Planner<'a, U> {
         Self {
             bank,
             usage,
-            changed: HashMap::new(),
-            new_counts: HashMap::new(),
-            reset: HashSet::new(),
+            changed: FxHashMap::default(),
+            new_counts: FxHashMap::default(),
+            reset: FxHashSet::default(),
             freed: BTreeSet::new(),
             cursor: 0,
             listed: None,
             unlisted: BinaryHeap::new(),
             written: BTreeSet::new(),
-            fresh: HashSet::new(),
+            fresh: FxHashSet::default(),
         }
     }
 
@@ -152,7 +153,7 @@ impl<'a, U: Usage> Planner<'a, U> {
     }
 
     /// All changes: occupants by slot, and the slots whose counts start again at 0.
-    pub(crate) fn finish(self) -> (HashMap<u32, Option<Occupant>>, HashSet<u32>) {
+    pub(crate) fn finish(self) -> (FxHashMap<u32, Option<Occupant>>, FxHashSet<u32>) {
         (self.changed, self.reset)
     }
 

@@ -1,37 +1,27 @@
 //! Creating and opening stores.
 
-use super::counts::Counts;
 use super::file::{self, Contents, Handle};
 use super::flusher::Flusher;
 use super::group::Group;
-use super::guard::{callers, guarded, storage};
+use super::guard::guarded;
 use super::holder::Note;
-use super::live::{Live, SlotSize, memory_per_slot, row_bytes};
+use super::load::load;
 use super::medium::{Medium, Shared};
-use super::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
-    slot_place,
-};
+use super::tables::{STATE, meta_place};
 use super::{Clock, Inner, Store};
 use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
-use crate::policy::Occupant;
 use apcm_format::{
-    CounterChunk, DecodeError, Features, PolicyKind, Similarity, SlotKind, SlotRecord, StoreHeader,
-    StoreState, StoreUuid, frame, limits,
+    DecodeError, Features, PolicyKind, Similarity, StoreHeader, StoreState, StoreUuid, frame, limits,
 };
 use parking_lot::{Mutex, RwLock};
 use rand::TryRng;
-use redb::{ReadableTable, StorageBackend};
+use redb::StorageBackend;
 use std::fs::Permissions;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Slots whose search vectors are derived at a time while opening, and most bytes of their codes.
-const OPEN_BATCH: usize = 4_096;
-const OPEN_BATCH_BYTES: usize = 16 << 20;
 
 /// Memory that opening may take where nothing was said: this, or so many times the file's length.
 const MEMORY_LIMIT: u64 = 1 << 30;
@@ -313,154 +303,4 @@ impl StoreBuilder {
         let flusher = if writable { Some(Flusher::start(&inner)?) } else { None };
         Ok(Store { inner, flusher })
     }
-}
-
-/// Builds what is kept in memory from what is on disk.
-///
-/// `may_take` is asked before memory is taken in proportion to numbers in the file.
-fn load(
-    handle: &Handle,
-    header: &StoreHeader,
-    codec: &dyn Codec,
-    may_take: impl Fn(u64) -> Result<()>,
-) -> Result<Live> {
-    let transaction = handle.begin_read()?;
-    let meta = transaction.open_table(META).map_err(storage("open a table"))?;
-    let state: StoreState = match meta.get(STATE).map_err(storage("read the state"))? {
-        Some(value) => frame::open(value.value(), meta_place(header.uuid, STATE)),
-        None => Err(DecodeError::Truncated { what: "the store's state", needed: 1, found: 0 }),
-    }
-    .map_err(|cause| Error::Corrupt { what: "the store's state".to_owned(), cause })?;
-    if state.next_seq > limits::SEQ_MAX {
-        return Err(Error::Corrupt {
-            what: "the store's state".to_owned(),
-            cause: DecodeError::Limit {
-                what: "a sequence number",
-                found: state.next_seq,
-                max: limits::SEQ_MAX,
-            },
-        });
-    }
-    let dims = header.search_dims as usize;
-    let mut live = Live::new(header.capacity, dims, state);
-    let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
-    if let Some((highest, _)) = slots.last().map_err(storage("read the slots"))? {
-        let highest = highest.value();
-        check_slot(highest, header)?;
-        may_take(u64::from(highest + 1) * memory_per_slot(dims))?;
-        live.reserve(highest + 1);
-    }
-    let mut batch: Vec<(u32, Occupant, SlotSize, Vec<u8>)> = Vec::new();
-    let mut batch_bytes = 0;
-    for entry in slots.iter().map_err(storage("read the slots"))? {
-        let (slot, value) = entry.map_err(storage("read the slots"))?;
-        let slot = slot.value();
-        check_slot(slot, header)?;
-        match SlotRecord::decode(value.value(), slot_place(header.uuid, slot)) {
-            Ok(record) if record.kind == SlotKind::Record => {
-                let occupant = Occupant {
-                    seq: record.seq,
-                    pinned: record.flags.pinned,
-                    damaged: false,
-                    expires_at: record.expires_at,
-                };
-                let size = SlotSize {
-                    code: record.code.len() as u32,
-                    record: value.value().len() as u32,
-                    error: record.error.get(),
-                    ..SlotSize::default()
-                };
-                batch_bytes += record.code.len();
-                batch.push((slot, occupant, size, record.code.to_vec()));
-            }
-            // One damaged slot must not take the others with it: it stays where it is, and is no hit.
-            // So is one of a kind that this version does not know what to do with.
-            _ => fill_damaged(&mut live, slot, value.value().len()),
-        }
-        if batch.len() == OPEN_BATCH || batch_bytes > OPEN_BATCH_BYTES {
-            batch_bytes = 0;
-            fill(&mut live, codec, header.similarity, std::mem::take(&mut batch))?;
-        }
-    }
-    fill(&mut live, codec, header.similarity, batch)?;
-    // Sequence numbers must never repeat, whatever the state says.
-    let highest = live.bank().iter().map(|(_, occupant)| occupant.seq).max().unwrap_or(0);
-    live.set_state(StoreState { next_seq: state.next_seq.max(highest + 1), ..state });
-    let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
-    for entry in metadata.iter().map_err(storage("read metadata"))? {
-        let (slot, value) = entry.map_err(storage("read metadata"))?;
-        let slot = slot.value();
-        live.resize(slot, |size| size.metadata += row_bytes(value.value().len()));
-        // A search that ranked it could not say what it had found, and would fail for the sake of one.
-        if metadata_place(header.uuid, slot).body("metadata", value.value()).is_err() {
-            live.damage(slot);
-        }
-    }
-    let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
-    for entry in keys.iter().map_err(storage("read the keys"))? {
-        let (key, slot) = entry.map_err(storage("read the keys"))?;
-        live.resize(slot.value(), |size| size.metadata += row_bytes(key.value().len()));
-    }
-    let residuals = transaction.open_table(RESIDUALS).map_err(storage("open a table"))?;
-    for entry in residuals.iter().map_err(storage("read the residuals"))? {
-        let (slot, value) = entry.map_err(storage("read the residuals"))?;
-        live.resize(slot.value(), |size| size.residual = row_bytes(value.value().len()));
-    }
-    let counters = transaction.open_table(COUNTERS).map_err(storage("open a table"))?;
-    for entry in counters.iter().map_err(storage("read the counts"))? {
-        let (number, value) = entry.map_err(storage("read the counts"))?;
-        let number = number.value();
-        // Counts that cannot be read are counts that were lost: they start again at 0.
-        if let Ok(chunk) = CounterChunk::decode(value.value(), counter_place(header.uuid, number)) {
-            let (counts, bank): (&mut Counts, _) = live.counts_mut();
-            counts.load(number, &chunk, bank);
-        }
-    }
-    Ok(live)
-}
-
-fn check_slot(slot: u32, header: &StoreHeader) -> Result<()> {
-    if slot < header.capacity {
-        return Ok(());
-    }
-    Err(Error::Corrupt {
-        what: "the table of slots".to_owned(),
-        cause: DecodeError::Limit {
-            what: "a slot's number",
-            found: slot.into(),
-            max: u64::from(header.capacity) - 1,
-        },
-    })
-}
-
-fn fill(
-    live: &mut Live,
-    codec: &dyn Codec,
-    similarity: Similarity,
-    batch: Vec<(u32, Occupant, SlotSize, Vec<u8>)>,
-) -> Result<()> {
-    let codes: Vec<&[u8]> = batch.iter().map(|(.., code)| code.as_slice()).collect();
-    let dims = live.scan().dims();
-    match callers(|| codec.search_vectors(&codes, similarity)) {
-        Ok(vectors) => {
-            for ((slot, occupant, size, _), vector) in batch.iter().zip(vectors.chunks_exact(dims)) {
-                live.fill(*slot, *occupant, Some(vector), *size);
-            }
-        }
-        // Some code is not one of this codec's. One by one, to find which.
-        Err(_) => {
-            for (slot, occupant, size, code) in &batch {
-                match callers(|| codec.search_vectors(&[code], similarity)) {
-                    Ok(vector) => live.fill(*slot, *occupant, Some(&vector), *size),
-                    Err(_) => fill_damaged(live, *slot, size.record as usize),
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn fill_damaged(live: &mut Live, slot: u32, record: usize) {
-    let occupant = Occupant { seq: 0, pinned: false, damaged: true, expires_at: None };
-    live.fill(slot, occupant, None, SlotSize { record: record as u32, ..SlotSize::default() });
 }

@@ -12,7 +12,7 @@ use super::transaction::Op;
 use crate::error::{Error, Result};
 use crate::policy::{Occupant, Planner};
 use apcm_format::{StoreState, frame, limits};
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::Ordering;
 
 /// Disk space a commit wants to find, besides twice what it writes: room for redb to grow the file in its steps.
@@ -20,12 +20,12 @@ const SPACE_MARGIN: u64 = 16 << 20;
 
 /// What a commit will change in memory once it is durable.
 struct Changes {
-    occupants: HashMap<u32, Option<Occupant>>,
+    occupants: FxHashMap<u32, Option<Occupant>>,
     /// Search vector and size of each slot that was written.
-    written: HashMap<u32, (Vec<f32>, SlotSize)>,
+    written: FxHashMap<u32, (Vec<f32>, SlotSize)>,
     /// Size of each slot that stays and gave something up.
-    resized: HashMap<u32, SlotSize>,
-    reset: HashSet<u32>,
+    resized: FxHashMap<u32, SlotSize>,
+    reset: FxHashSet<u32>,
     taken: Taken,
     state: StoreState,
     /// What to say of each transaction.
@@ -35,10 +35,10 @@ struct Changes {
 impl Changes {
     fn none(state: StoreState) -> Self {
         Self {
-            occupants: HashMap::new(),
-            written: HashMap::new(),
-            resized: HashMap::new(),
-            reset: HashSet::new(),
+            occupants: FxHashMap::default(),
+            written: FxHashMap::default(),
+            resized: FxHashMap::default(),
+            reset: FxHashSet::default(),
             taken: Taken::default(),
             state,
             done: Vec::new(),
@@ -147,8 +147,8 @@ impl Inner {
                 planner: Planner::new(live.bank(), &*live),
                 state: live.state(),
                 done: Committed::default(),
-                written: HashMap::new(),
-                resized: HashMap::new(),
+                written: FxHashMap::default(),
+                resized: FxHashMap::default(),
                 now,
             };
             if !all.is_empty() {

@@ -7,7 +7,7 @@
 
 use crate::policy::Bank;
 use apcm_format::{CounterChunk, limits::COUNTERS_PER_CHUNK};
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Counts of all slots up to the highest ever filled.
@@ -28,7 +28,7 @@ pub(super) struct Taken {
     /// Reads counted in all, for the store's lifetime total.
     pub(super) reads: u64,
     /// New counts of every slot of each chunk that changes.
-    chunks: HashMap<u32, [u32; COUNTERS_PER_CHUNK]>,
+    chunks: FxHashMap<u32, [u32; COUNTERS_PER_CHUNK]>,
 }
 
 impl Taken {
@@ -124,7 +124,7 @@ impl Counts {
     }
 
     /// Takes all deltas for a transaction; the slots in `reset` get a new occupant or none, and start at 0.
-    pub(super) fn take(&self, reset: &HashSet<u32>) -> Taken {
+    pub(super) fn take(&self, reset: &FxHashSet<u32>) -> Taken {
         let mut taken = Taken { reads: self.pending(), ..Taken::default() };
         let mut changed: Vec<u32> = reset.iter().map(|&slot| CounterChunk::number_of(slot)).collect();
         for (number, dirty) in self.dirty.iter().enumerate() {
@@ -154,7 +154,7 @@ impl Counts {
     /// Makes what was taken part of what is on disk. Call after the commit succeeded, with the new bank.
     ///
     /// Bumps of the slots in `reset` are dropped: they were meant for somebody who left.
-    pub(super) fn settle(&mut self, taken: Taken, reset: &HashSet<u32>, high_water: u32) {
+    pub(super) fn settle(&mut self, taken: Taken, reset: &FxHashSet<u32>, high_water: u32) {
         self.grow(high_water);
         for (slot, delta) in taken.deltas {
             self.delta[slot as usize].fetch_sub(delta, Relaxed);

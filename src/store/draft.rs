@@ -11,7 +11,7 @@ use crate::policy::{AllPinned, Held, Occupant, OverBudget, Placement, Planner, R
 use apcm_format::{
     MemoryId, ResidualRecord, SlotFlags, SlotKind, SlotMetadata, SlotRecord, StoreState, StoredReal, frame,
 };
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// What a read may differ from the measurement through another batch size: rounding of the last bits.
 const ROUNDING_MARGIN: f32 = 1.0001;
@@ -25,9 +25,9 @@ pub(super) struct Draft<'a> {
     pub(super) state: StoreState,
     pub(super) done: Committed,
     /// Search vector and size of each slot that was written.
-    pub(super) written: HashMap<u32, (Vec<f32>, SlotSize)>,
+    pub(super) written: FxHashMap<u32, (Vec<f32>, SlotSize)>,
     /// Size of each slot that stays and gave something up.
-    pub(super) resized: HashMap<u32, SlotSize>,
+    pub(super) resized: FxHashMap<u32, SlotSize>,
     pub(super) now: u32,
 }
 

@@ -4,7 +4,7 @@ use super::counts::Counts;
 use crate::index::ScanMatrix;
 use crate::policy::{Bank, Occupant, Usage, Victims};
 use apcm_format::{MemoryId, StoreState};
-use std::collections::HashSet;
+use rustc_hash::FxHashSet;
 use std::sync::OnceLock;
 
 /// What `stats` says about a slot without reading it.
@@ -166,7 +166,7 @@ impl Live {
     }
 
     /// Begins a change of slots: takes them out of the order of victims. Gives what [`Self::changed`] puts back.
-    pub(super) fn changing(&mut self, slots: HashSet<u32>) -> HashSet<u32> {
+    pub(super) fn changing(&mut self, slots: FxHashSet<u32>) -> FxHashSet<u32> {
         if let Some(victims) = self.victims.get_mut() {
             for &slot in &slots {
                 victims.remove(slot, self.bank.get(slot), self.counts.base(slot));
@@ -176,7 +176,7 @@ impl Live {
     }
 
     /// Ends it: puts them back with the occupants and counts that they have now.
-    pub(super) fn changed(&mut self, slots: HashSet<u32>) {
+    pub(super) fn changed(&mut self, slots: FxHashSet<u32>) {
         if let Some(victims) = self.victims.get_mut() {
             for slot in slots {
                 victims.insert(slot, self.bank.get(slot), self.counts.base(slot));

@@ -17,6 +17,7 @@ mod guard;
 mod holder;
 mod iter;
 mod live;
+mod load;
 mod maintenance;
 mod medium;
 mod memory;

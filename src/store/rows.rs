@@ -8,7 +8,7 @@ use super::tables::{
 };
 use crate::error::Result;
 use apcm_format::{CounterChunk, ResidualRecord, SlotMetadata, SlotRecord, frame};
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 /// The tables of one write transaction.
 pub(super) struct Rows<'a> {
@@ -19,18 +19,25 @@ pub(super) struct Rows<'a> {
     keys: Table<'a, &'static [u8], u32>,
     metadata: Table<'a, u32, &'static [u8]>,
     residuals: Table<'a, u32, &'static [u8]>,
+    /// Many a store has none of either: then there is nothing to take away.
+    any_metadata: bool,
+    any_residuals: bool,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn open(inner: &'a Inner, transaction: &'a WriteTransaction) -> Result<Self> {
+        let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
+        let residuals = transaction.open_table(RESIDUALS).map_err(storage("open a table"))?;
         Ok(Self {
             inner,
             meta: transaction.open_table(META).map_err(storage("open a table"))?,
             slots: transaction.open_table(SLOTS).map_err(storage("open a table"))?,
             counters: transaction.open_table(COUNTERS).map_err(storage("open a table"))?,
             keys: transaction.open_table(KEYS).map_err(storage("open a table"))?,
-            metadata: transaction.open_table(METADATA).map_err(storage("open a table"))?,
-            residuals: transaction.open_table(RESIDUALS).map_err(storage("open a table"))?,
+            any_metadata: !metadata.is_empty().map_err(storage("look at a table"))?,
+            any_residuals: !residuals.is_empty().map_err(storage("look at a table"))?,
+            metadata,
+            residuals,
         })
     }
 
@@ -102,18 +109,23 @@ impl<'a> Rows<'a> {
                 let value = residual.encode(residual_place(self.inner.header.uuid, slot))?;
                 self.residuals.insert(slot, value.as_slice()).map_err(storage("write a residual"))?;
                 size.residual = row_bytes(value.len());
+                self.any_residuals = true;
             }
-            None => {
+            None if self.any_residuals => {
                 self.residuals.remove(slot).map_err(storage("write a residual"))?;
             }
+            None => {}
         }
         if let Some(key) = &metadata.key {
             self.keys.insert(key.as_slice(), slot).map_err(storage("write a key"))?;
             size.metadata += row_bytes(key.len());
         }
         if *metadata == SlotMetadata::default() {
-            self.metadata.remove(slot).map_err(storage("write metadata"))?;
+            if self.any_metadata {
+                self.metadata.remove(slot).map_err(storage("write metadata"))?;
+            }
         } else {
+            self.any_metadata = true;
             let value = frame::seal(metadata, metadata_place(self.inner.header.uuid, slot))?;
             self.metadata.insert(slot, value.as_slice()).map_err(storage("write metadata"))?;
             size.metadata += row_bytes(value.len());

@@ -1,0 +1,216 @@
+//! Opening: what is kept in memory, from what is on disk.
+
+use super::counts::Counts;
+use super::file::Handle;
+use super::guard::{callers, storage};
+use super::live::{Live, SlotSize, memory_per_slot, row_bytes};
+use super::tables::{
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
+    slot_place,
+};
+use crate::codec::Codec;
+use crate::error::{Error, Result};
+use crate::policy::Occupant;
+use apcm_format::{
+    CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, frame, limits,
+};
+use redb::{ReadOnlyTable, ReadableTable};
+use std::sync::mpsc::sync_channel;
+
+/// Slots whose search vectors are derived at a time, and most bytes of their codes.
+const BATCH: usize = 4_096;
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Builds what is kept in memory from what is on disk.
+///
+/// `may_take` is asked before memory is taken in proportion to numbers in the file.
+pub(super) fn load(
+    handle: &Handle,
+    header: &StoreHeader,
+    codec: &dyn Codec,
+    may_take: impl Fn(u64) -> Result<()>,
+) -> Result<Live> {
+    let transaction = handle.begin_read()?;
+    let meta = transaction.open_table(META).map_err(storage("open a table"))?;
+    let state: StoreState = match meta.get(STATE).map_err(storage("read the state"))? {
+        Some(value) => frame::open(value.value(), meta_place(header.uuid, STATE)),
+        None => Err(DecodeError::Truncated { what: "the store's state", needed: 1, found: 0 }),
+    }
+    .map_err(|cause| Error::Corrupt { what: "the store's state".to_owned(), cause })?;
+    if state.next_seq > limits::SEQ_MAX {
+        return Err(Error::Corrupt {
+            what: "the store's state".to_owned(),
+            cause: DecodeError::Limit {
+                what: "a sequence number",
+                found: state.next_seq,
+                max: limits::SEQ_MAX,
+            },
+        });
+    }
+    let dims = header.search_dims as usize;
+    let mut live = Live::new(header.capacity, dims, state);
+    let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+    if let Some((highest, _)) = slots.last().map_err(storage("read the slots"))? {
+        let highest = highest.value();
+        check_slot(highest, header)?;
+        may_take(u64::from(highest + 1) * memory_per_slot(dims))?;
+        live.reserve(highest + 1);
+    }
+    fill_all(&mut live, &slots, header, codec)?;
+    // Sequence numbers must never repeat, whatever the state says.
+    let highest = live.bank().iter().map(|(_, occupant)| occupant.seq).max().unwrap_or(0);
+    live.set_state(StoreState { next_seq: state.next_seq.max(highest + 1), ..state });
+    let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
+    for entry in metadata.iter().map_err(storage("read metadata"))? {
+        let (slot, value) = entry.map_err(storage("read metadata"))?;
+        let slot = slot.value();
+        live.resize(slot, |size| size.metadata += row_bytes(value.value().len()));
+        // A search that ranked it could not say what it had found, and would fail for the sake of one.
+        if metadata_place(header.uuid, slot).body("metadata", value.value()).is_err() {
+            live.damage(slot);
+        }
+    }
+    let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
+    for entry in keys.iter().map_err(storage("read the keys"))? {
+        let (key, slot) = entry.map_err(storage("read the keys"))?;
+        live.resize(slot.value(), |size| size.metadata += row_bytes(key.value().len()));
+    }
+    let residuals = transaction.open_table(RESIDUALS).map_err(storage("open a table"))?;
+    for entry in residuals.iter().map_err(storage("read the residuals"))? {
+        let (slot, value) = entry.map_err(storage("read the residuals"))?;
+        live.resize(slot.value(), |size| size.residual = row_bytes(value.value().len()));
+    }
+    let counters = transaction.open_table(COUNTERS).map_err(storage("open a table"))?;
+    for entry in counters.iter().map_err(storage("read the counts"))? {
+        let (number, value) = entry.map_err(storage("read the counts"))?;
+        let number = number.value();
+        // Counts that cannot be read are counts that were lost: they start again at 0.
+        if let Ok(chunk) = CounterChunk::decode(value.value(), counter_place(header.uuid, number)) {
+            let (counts, bank): (&mut Counts, _) = live.counts_mut();
+            counts.load(number, &chunk, bank);
+        }
+    }
+    Ok(live)
+}
+
+fn check_slot(slot: u32, header: &StoreHeader) -> Result<()> {
+    if slot < header.capacity {
+        return Ok(());
+    }
+    Err(Error::Corrupt {
+        what: "the table of slots".to_owned(),
+        cause: DecodeError::Limit {
+            what: "a slot's number",
+            found: slot.into(),
+            max: u64::from(header.capacity) - 1,
+        },
+    })
+}
+
+/// Slots on their way from the file into memory.
+#[derive(Default)]
+struct Batch {
+    readable: Vec<(u32, Occupant, SlotSize)>,
+    /// Their codes, one after the other, and where each ends.
+    codes: Vec<u8>,
+    ends: Vec<usize>,
+    /// Slots whose records cannot be read, and their lengths.
+    damaged: Vec<(u32, usize)>,
+}
+
+impl Batch {
+    fn add(&mut self, slot: u32, bytes: &[u8], header: &StoreHeader) {
+        match SlotRecord::decode(bytes, slot_place(header.uuid, slot)) {
+            Ok(record) if record.kind == SlotKind::Record => {
+                let occupant = Occupant {
+                    seq: record.seq,
+                    pinned: record.flags.pinned,
+                    damaged: false,
+                    expires_at: record.expires_at,
+                };
+                let size = SlotSize {
+                    code: record.code.len() as u32,
+                    record: bytes.len() as u32,
+                    error: record.error.get(),
+                    ..SlotSize::default()
+                };
+                self.readable.push((slot, occupant, size));
+                self.codes.extend_from_slice(record.code);
+                self.ends.push(self.codes.len());
+            }
+            // One damaged slot must not take the others with it: it stays where it is, and is no hit.
+            // So is one of a kind that this version does not know what to do with.
+            _ => self.damaged.push((slot, bytes.len())),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.readable.len() == BATCH || self.codes.len() > BATCH_BYTES
+    }
+
+    fn fill(self, live: &mut Live, codec: &dyn Codec, similarity: Similarity) {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let codes: Vec<&[u8]> = starts.zip(&self.ends).map(|(start, &end)| &self.codes[start..end]).collect();
+        let dims = live.scan().dims();
+        match codec.search_vectors(&codes, similarity) {
+            Ok(vectors) => {
+                for ((slot, occupant, size), vector) in self.readable.iter().zip(vectors.chunks_exact(dims)) {
+                    live.fill(*slot, *occupant, Some(vector), *size);
+                }
+            }
+            // Some code is not one of this codec's. One by one, to find which.
+            Err(_) => {
+                for ((slot, occupant, size), code) in self.readable.iter().zip(codes) {
+                    match codec.search_vectors(&[code], similarity) {
+                        Ok(vector) => live.fill(*slot, *occupant, Some(&vector), *size),
+                        Err(_) => fill_damaged(live, *slot, size.record as usize),
+                    }
+                }
+            }
+        }
+        for (slot, record) in self.damaged {
+            fill_damaged(live, slot, record);
+        }
+    }
+}
+
+/// Reads all slots, while another thread derives the search vectors of those that were read before.
+fn fill_all(
+    live: &mut Live,
+    slots: &ReadOnlyTable<u32, &'static [u8]>,
+    header: &StoreHeader,
+    codec: &dyn Codec,
+) -> Result<()> {
+    let (sender, receiver) = sync_channel::<Batch>(2);
+    std::thread::scope(|scope| {
+        let filler = scope.spawn(move || {
+            receiver.into_iter().for_each(|batch| batch.fill(live, codec, header.similarity));
+        });
+        let read = || -> Result<()> {
+            let mut batch = Batch::default();
+            for entry in slots.iter().map_err(storage("read the slots"))? {
+                let (slot, value) = entry.map_err(storage("read the slots"))?;
+                let slot = slot.value();
+                check_slot(slot, header)?;
+                batch.add(slot, value.value(), header);
+                // If nobody listens any more the codec has panicked, which is said below.
+                if batch.is_full() && sender.send(std::mem::take(&mut batch)).is_err() {
+                    return Ok(());
+                }
+            }
+            let _ = sender.send(batch);
+            Ok(())
+        };
+        let read = read();
+        drop(sender);
+        match filler.join() {
+            Ok(()) => read,
+            Err(panic) => callers(|| std::panic::resume_unwind(panic)),
+        }
+    })
+}
+
+fn fill_damaged(live: &mut Live, slot: u32, record: usize) {
+    let occupant = Occupant { seq: 0, pinned: false, damaged: true, expires_at: None };
+    live.fill(slot, occupant, None, SlotSize { record: record as u32, ..SlotSize::default() });
+}
