@@ -7,8 +7,9 @@
 use super::memory::Committed;
 use super::transaction::Op;
 use crate::error::{Error, Result};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 /// Transactions that wait to be committed.
 #[derive(Debug, Default)]
@@ -25,7 +26,12 @@ struct Queue {
     answers: HashMap<u64, Result<Committed>>,
     /// Somebody commits.
     led: bool,
+    /// How many transactions the last commit had.
+    last: usize,
 }
+
+/// Longest wait for those who were answered together: about what the disk takes for one commit.
+const PATIENCE: Duration = Duration::from_micros(200);
 
 impl Group {
     /// Adds a transaction and waits until it is committed, by this thread or by another. `commit_all` answers for each of
@@ -46,6 +52,13 @@ impl Group {
             }
         }
         queue.led = true;
+        // Who was answered together comes back together: the first of them would commit alone, and all others wait for
+        // that. A thread by itself never waits here.
+        let until = (queue.last > 1).then(|| Instant::now() + PATIENCE);
+        while queue.waiting.len() < queue.last && until.is_some_and(|until| Instant::now() < until) {
+            MutexGuard::unlocked(&mut queue, std::thread::yield_now);
+        }
+        queue.last = queue.waiting.len();
         let (tickets, all): (Vec<u64>, Vec<Vec<Op>>) = std::mem::take(&mut queue.waiting).into_iter().unzip();
         drop(queue);
         // Should anything panic here, the others must not wait for ever.
