@@ -63,6 +63,21 @@ pub(super) fn touch<T: Copy>(values: &[T], bits: impl Fn(T) -> u32 + Copy) {
     black_box(mixed);
 }
 
+/// Partial sums in `f64`.
+pub(super) const F64_LANES: usize = 8;
+
+/// Sum of squares, in partial sums.
+#[inline(always)]
+pub(super) fn squares(chunks: impl Iterator<Item = [f64; F64_LANES]>) -> f64 {
+    let mut lanes = [0.0; F64_LANES];
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += value * value;
+        }
+    }
+    lanes.iter().sum()
+}
+
 /// Runs a loop with the vector instructions of the machine.
 pub(super) fn vectorized<T>(run: impl FnOnce() -> T) -> T {
     Arch::new().dispatch(run)

@@ -96,7 +96,12 @@ impl ScanMatrix {
 #[inline(always)]
 pub(super) fn normalize(vector: &mut [f32]) {
     // Summed in f64: squares of large values overflow f32, squares of small ones vanish in it.
-    let squared: f64 = vector.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+    let chunks = vector.chunks(kernel::F64_LANES).map(|chunk| {
+        let mut values = [0.0; kernel::F64_LANES];
+        values.iter_mut().zip(chunk).for_each(|(wide, &value)| *wide = f64::from(value));
+        values
+    });
+    let squared = kernel::squares(chunks);
     let inverse = 1.0 / squared.sqrt();
     let inverse = if inverse.is_finite() { inverse } else { 0.0 };
     vector.iter_mut().for_each(|value| *value = (f64::from(*value) * inverse) as f32);
@@ -108,13 +113,18 @@ fn round(row: &[f32], integers: &mut [i8]) -> (f32, f32) {
     let largest = row.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let scale = largest / INTEGER_MAX;
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    let mut squared = 0.0;
-    for (value, integer) in row.iter().zip(integers) {
+    for (value, integer) in row.iter().zip(&mut *integers) {
         *integer = (value * inverse).round_ties_even() as i8;
-        let left = f64::from(*value) - f64::from(scale) * f64::from(*integer);
-        squared += left * left;
     }
-    (scale, kernel::up(squared.sqrt()))
+    let both = row.chunks(kernel::F64_LANES).zip(integers.chunks(kernel::F64_LANES));
+    let left = both.map(|(values, integers)| {
+        let mut left = [0.0; kernel::F64_LANES];
+        for ((left, &value), &integer) in left.iter_mut().zip(values).zip(integers) {
+            *left = f64::from(value) - f64::from(scale) * f64::from(integer);
+        }
+        left
+    });
+    (scale, kernel::up(kernel::squares(left).sqrt()))
 }
 
 /// A query as integers, in steps small enough to lose next to nothing and large enough that no sum with a row of

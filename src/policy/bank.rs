@@ -93,7 +93,7 @@ impl Bank {
             if occupant.is_none() {
                 return;
             }
-            self.free.extend(mark..=slot);
+            self.free.extend(mark..slot);
             self.slots.resize(slot as usize + 1, None);
         }
         let old = std::mem::replace(&mut self.slots[slot as usize], occupant);
@@ -105,7 +105,9 @@ impl Bank {
         }
         match occupant {
             Some(new) => {
-                self.free.remove(&slot);
+                if slot < mark {
+                    self.free.remove(&slot);
+                }
                 self.pinned += u32::from(new.pinned);
                 if let Some(at) = new.expires_at {
                     self.expiring.insert((at, slot));

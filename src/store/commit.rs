@@ -19,10 +19,10 @@ use std::sync::atomic::Ordering;
 const SPACE_MARGIN: u64 = 16 << 20;
 
 /// What a commit will change in memory once it is durable.
-struct Changes {
+struct Changes<'o> {
     occupants: FxHashMap<u32, Option<Occupant>>,
     /// Search vector and size of each slot that was written.
-    written: FxHashMap<u32, (Vec<f32>, SlotSize)>,
+    written: FxHashMap<u32, (&'o [f32], SlotSize)>,
     /// Size of each slot that stays and gave something up.
     resized: FxHashMap<u32, SlotSize>,
     reset: FxHashSet<u32>,
@@ -32,7 +32,7 @@ struct Changes {
     done: Vec<Committed>,
 }
 
-impl Changes {
+impl Changes<'_> {
     fn none(state: StoreState) -> Self {
         Self {
             occupants: FxHashMap::default(),
@@ -104,7 +104,7 @@ impl Inner {
     }
 
     /// Runs a commit; an error of the database leaves a handle that nobody may use again.
-    fn poisoning(&self, run: impl FnOnce() -> Result<Changes>) -> Result<Changes> {
+    fn poisoning<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
         let result = guarded("commit", run);
         if let Err(error) = &result
             && is_fatal(error)
@@ -132,7 +132,7 @@ impl Inner {
     }
 
     /// Places and writes the operations of transactions and the pending counts; nothing in memory changes.
-    fn apply(&self, all: &[Vec<Op>], now: u32) -> Result<Changes> {
+    fn apply<'o>(&self, all: &'o [Vec<Op>], now: u32) -> Result<Changes<'o>> {
         let live = self.live.read();
         // A commit without transactions is a flush: with nothing pending it costs nothing.
         if all.is_empty() && !live.counts().is_dirty() {
@@ -174,13 +174,13 @@ impl Inner {
     }
 
     /// Makes memory agree with the disk. Nothing here can fail.
-    fn swap_in(&self, changes: Changes) -> Vec<Committed> {
+    fn swap_in(&self, changes: Changes<'_>) -> Vec<Committed> {
         let Changes { occupants, mut written, resized, reset, taken, state, done } = changes;
         let mut live = self.live.write();
         let touched = live.changing(occupants.keys().copied().chain(taken.slots()).collect());
         for (slot, occupant) in occupants {
             match (occupant, written.remove(&slot)) {
-                (Some(occupant), Some((search, size))) => live.fill(slot, occupant, Some(&search), size),
+                (Some(occupant), Some((search, size))) => live.fill(slot, occupant, Some(search), size),
                 (Some(occupant), None) => live.update(slot, occupant),
                 (None, _) => live.empty(slot),
             }

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 const ROUNDING_MARGIN: f32 = 1.0001;
 
 /// Placements, rows and what will be said of them.
-pub(super) struct Draft<'a> {
+pub(super) struct Draft<'a, 'o> {
     pub(super) inner: &'a Inner,
     pub(super) live: &'a Live,
     pub(super) rows: Rows<'a>,
@@ -25,13 +25,13 @@ pub(super) struct Draft<'a> {
     pub(super) state: StoreState,
     pub(super) done: Committed,
     /// Search vector and size of each slot that was written.
-    pub(super) written: FxHashMap<u32, (Vec<f32>, SlotSize)>,
+    pub(super) written: FxHashMap<u32, (&'o [f32], SlotSize)>,
     /// Size of each slot that stays and gave something up.
     pub(super) resized: FxHashMap<u32, SlotSize>,
     pub(super) now: u32,
 }
 
-impl Draft<'_> {
+impl<'o> Draft<'_, 'o> {
     /// Expired memories leave with the first write that comes, so that their slots are free for it.
     pub(super) fn expire(&mut self) -> Result<()> {
         for slot in self.live.bank().expired(self.now) {
@@ -42,14 +42,14 @@ impl Draft<'_> {
     }
 
     /// Does the operations of one transaction; gives what to say of it.
-    pub(super) fn transaction(&mut self, ops: &[Op]) -> Result<Committed> {
+    pub(super) fn transaction(&mut self, ops: &'o [Op]) -> Result<Committed> {
         self.planner.next_transaction();
         ops.iter().try_for_each(|op| self.apply(op))?;
         self.relieve()?;
         Ok(std::mem::take(&mut self.done))
     }
 
-    fn apply(&mut self, op: &Op) -> Result<()> {
+    fn apply(&mut self, op: &'o Op) -> Result<()> {
         match op {
             Op::Write { content, pinned, time_to_live, .. } => self.write(content, *pinned, *time_to_live),
             &Op::Restore { ref content, slot, occupant, written_at } => {
@@ -129,7 +129,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn write(&mut self, content: &Content, pinned: bool, time_to_live: Option<u32>) -> Result<()> {
+    fn write(&mut self, content: &'o Content, pinned: bool, time_to_live: Option<u32>) -> Result<()> {
         let seq = self.state.next_seq;
         self.state.next_seq += 1;
         let expires_at = time_to_live.map(|seconds| self.now.saturating_add(seconds));
@@ -159,7 +159,7 @@ impl Draft<'_> {
     }
 
     /// Writes a memory's rows into a slot that was placed.
-    fn fill(&mut self, slot: u32, occupant: Occupant, written_at: u32, content: &Content) -> Result<()> {
+    fn fill(&mut self, slot: u32, occupant: Occupant, written_at: u32, content: &'o Content) -> Result<()> {
         let Content { encoded, residual, search, metadata } = content;
         let error_without = StoredReal::at_least(encoded.error * ROUNDING_MARGIN);
         let error = residual
@@ -188,7 +188,7 @@ impl Draft<'_> {
             payload: &residual.payload,
         });
         let size = self.rows.write(slot, &record, metadata, kept.as_ref())?;
-        self.written.insert(slot, (search.clone(), size));
+        self.written.insert(slot, (search.as_slice(), size));
         self.resized.remove(&slot);
         self.done.ids.push(MemoryId { slot, seq: occupant.seq });
         self.done.errors.push(error.get());
