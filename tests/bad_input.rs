@@ -274,7 +274,10 @@ fn a_memory_with_damaged_metadata_is_one_error_and_no_hit() {
     assert_eq!(store.search(&axis(1, 4)).filter("kind = 'note'").unwrap().run().unwrap().len(), 2);
     assert!(matches!(store.get(&[1]), Err(Error::Corrupt { what, .. }) if what == "the metadata of slot 1"));
     assert!(matches!(store.get_id(ids[1]), Err(Error::Corrupt { .. })));
-    assert_eq!(store.stats().unwrap().damaged, 1);
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.damaged, stats.code_bytes), (1, 16.0), "what is damaged counts for nothing");
+    // More threads than anybody gives are not asked for.
+    assert_eq!(store.search(&axis(1, 4)).threads(1 << 30).run().unwrap().len(), 2);
     store.remove_id(ids[1]).unwrap();
     assert_eq!((store.len(), store.stats().unwrap().damaged), (2, 0));
     store.put(&[1], &axis(1, 4), note()).unwrap();

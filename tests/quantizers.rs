@@ -131,6 +131,31 @@ fn hostile_codes_are_errors_or_finite_records() {
 }
 
 /// Any single tensor replaced by other bytes, with the image's checksum made right again.
+/// One value that is no number would spoil every record: no float of a codec may be one.
+#[test]
+fn weights_that_are_not_finite_are_refused_wherever_they_stand() {
+    let image = entropy().image().unwrap();
+    let mut floats = 0;
+    for at in 0..image.tensors.len() {
+        let bad: [&[u8]; 3] = match image.tensors[at].element {
+            ElementType::F32 => [&[0, 0, 0xc0, 0x7f], &[0, 0, 0x80, 0x7f], &[0, 0, 0x80, 0xff]],
+            ElementType::F16 => [&[0, 0x7e], &[0, 0x7c], &[0, 0xfc]],
+            _ => continue,
+        };
+        floats += 1;
+        for value in bad {
+            let mut hostile = image.clone();
+            let tensor = &mut hostile.tensors[at];
+            let last = tensor.bytes.len() - value.len();
+            tensor.bytes[last..].copy_from_slice(value);
+            let name = tensor.name.clone();
+            let result = FlowCodec::from_image(&hostile, Device::Cpu);
+            assert!(matches!(result, Err(Error::Format(_))), "{name} with {value:?} was accepted");
+        }
+    }
+    assert!(floats >= 3, "{floats}");
+}
+
 #[test]
 fn hostile_tables_are_errors_and_never_panics() {
     let image = entropy().image().unwrap();

@@ -25,7 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Memory that opening may take where nothing was said: this, or so many times the file's length.
 const MEMORY_LIMIT: u64 = 1 << 30;
-const MEMORY_PER_FILE_BYTE: u64 = 64;
+const MEMORY_PER_FILE_BYTE: u64 = 256;
 
 /// Options for creating or opening a store.
 ///
@@ -91,8 +91,9 @@ impl StoreBuilder {
 
     /// Most bytes of memory that opening a store may take for its codec, search vectors and occupancy.
     ///
-    /// By default 1 GiB, or 64 times the length of the file where that is more: then a small file from a stranger cannot
-    /// ask for more than a gibibyte. Pages are read beside that, through a cache of 64 MiB.
+    /// By default 1 GiB, or 256 times the length of the file where that is more: then a small file from a stranger cannot
+    /// ask for more than a gibibyte. Pages are read beside that, through a cache of 64 MiB. A store of short codes and long
+    /// search vectors may need more than that once it is large; its error names both numbers.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
         self

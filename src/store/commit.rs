@@ -14,6 +14,7 @@ use crate::policy::{Occupant, Planner};
 use apcm_format::{StoreState, frame, limits};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// Disk space a commit wants to find, besides twice what it writes: room for redb to grow the file in its steps.
 const SPACE_MARGIN: u64 = 16 << 20;
@@ -61,7 +62,10 @@ impl Inner {
 
     /// Commits transactions one after the other, in one of the database's: one answer for each.
     fn commit_all(&self, all: &[Vec<Op>], now: u32) -> Vec<Result<Committed>> {
+        let asked = Instant::now();
         let _writer = self.writer.lock();
+        // Somebody else may have had the lock for long, and what expires is counted from when it is written.
+        let now = now.saturating_add(u32::try_from(asked.elapsed().as_secs()).unwrap_or(u32::MAX));
         let together = self
             .check_usable()
             .and_then(|()| self.check_space(all.iter().flatten()))

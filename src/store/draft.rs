@@ -198,6 +198,8 @@ impl<'o> Draft<'_, 'o> {
     fn remove(&mut self, slot: u32) -> Result<()> {
         self.rows.clear(slot)?;
         self.planner.remove(slot);
+        self.written.remove(&slot);
+        self.resized.remove(&slot);
         self.done.removed += 1;
         Ok(())
     }

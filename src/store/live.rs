@@ -218,11 +218,13 @@ impl Live {
         let mut sums = Sums::default();
         for (slot, occupant) in self.bank.iter() {
             let size = self.sizes.get(slot as usize).copied().unwrap_or_default();
-            sums.code_bytes += u64::from(size.code);
             sums.stored_bytes += size.total();
-            sums.residuals += u32::from(size.residual > 0);
-            sums.error += f64::from(size.error);
             sums.damaged += u32::from(occupant.damaged);
+            if !occupant.damaged {
+                sums.code_bytes += u64::from(size.code);
+                sums.residuals += u32::from(size.residual > 0);
+                sums.error += f64::from(size.error);
+            }
         }
         sums
     }

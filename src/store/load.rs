@@ -17,8 +17,9 @@ use apcm_format::{
 use redb::{ReadOnlyTable, ReadableTable};
 use std::sync::mpsc::sync_channel;
 
-/// Slots whose search vectors are derived at a time, and most bytes of their codes.
+/// Slots whose search vectors are derived at a time; most numbers of those, and most bytes of their codes.
 const BATCH: usize = 4_096;
+const BATCH_NUMBERS: usize = 1 << 20;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// Builds what is kept in memory from what is on disk.
@@ -144,8 +145,8 @@ impl Batch {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.readable.len() == BATCH || self.codes.len() > BATCH_BYTES
+    fn is_full(&self, dims: usize) -> bool {
+        self.readable.len() >= BATCH.min(BATCH_NUMBERS / dims).max(1) || self.codes.len() > BATCH_BYTES
     }
 
     fn fill(self, live: &mut Live, codec: &dyn Codec, similarity: Similarity) {
@@ -183,9 +184,12 @@ fn fill_all(
 ) -> Result<()> {
     let (sender, receiver) = sync_channel::<Batch>(2);
     std::thread::scope(|scope| {
-        let filler = scope.spawn(move || {
-            receiver.into_iter().for_each(|batch| batch.fill(live, codec, header.similarity));
-        });
+        let filler = std::thread::Builder::new()
+            .name("apcm-open".to_owned())
+            .spawn_scoped(scope, move || {
+                receiver.into_iter().for_each(|batch| batch.fill(live, codec, header.similarity));
+            })
+            .map_err(|error| Error::Storage { during: "start a thread", source: error.into() })?;
         let read = || -> Result<()> {
             let mut batch = Batch::default();
             for entry in slots.iter().map_err(storage("read the slots"))? {
@@ -194,7 +198,9 @@ fn fill_all(
                 check_slot(slot, header)?;
                 batch.add(slot, value.value(), header);
                 // If nobody listens any more the codec has panicked, which is said below.
-                if batch.is_full() && sender.send(std::mem::take(&mut batch)).is_err() {
+                if batch.is_full(header.search_dims as usize)
+                    && sender.send(std::mem::take(&mut batch)).is_err()
+                {
                     return Ok(());
                 }
             }

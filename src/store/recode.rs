@@ -153,7 +153,9 @@ impl<'a> Recode<'a> {
         let image = self.codec.image()?;
         if partial.exists() {
             let wanted = crate::codec::fingerprint(&image.encode()?);
-            match Store::builder().shared_clock(self.from.inner.clock.clone()).open(partial) {
+            // It is this program's own, and as large as what is open already.
+            let builder = Store::builder().shared_clock(self.from.inner.clock.clone()).memory_limit(u64::MAX);
+            match builder.open(partial) {
                 Ok(store)
                     if store.inner.header.fingerprint == wanted
                         && store.inner.header.capacity == header.capacity

@@ -13,6 +13,9 @@ use apcm_format::{MemoryId, Metadata, SlotMetadata, frame};
 use redb::{ReadTransaction, ReadableTable};
 use std::collections::HashSet;
 
+/// Queries of a search that are ranked under one lock.
+const QUERIES_AT_ONCE: usize = 64;
+
 /// A search under construction; [`run`](Self::run) answers it.
 ///
 /// ```
@@ -111,7 +114,7 @@ impl<'a> Search<'a> {
         self
     }
 
-    /// On how many threads; by default one, and all cores from about a million numbers on.
+    /// On how many threads, four a core at most; by default one, and all cores from about a million numbers on.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads.max(1));
         self
@@ -177,6 +180,13 @@ impl<'a> Search<'a> {
     /// The nearest slots of each query, with the numbers of the writes that filled them.
     fn rank(&self, vectors: &[f32], admitted: Option<&Admitted>) -> Vec<Vec<(Ranked, u64)>> {
         let now = self.inner.now();
+        let dims = self.inner.header.search_dims as usize;
+        // What a scan needs grows with the queries it answers at once, and a commit waits for it: a few at a time.
+        let some = vectors.chunks(QUERIES_AT_ONCE * dims);
+        some.flat_map(|vectors| self.rank_some(vectors, now, admitted)).collect()
+    }
+
+    fn rank_some(&self, vectors: &[f32], now: u32, admitted: Option<&Admitted>) -> Vec<Vec<(Ranked, u64)>> {
         let live = self.inner.live.read();
         let admit = |slot| {
             live.occupant(slot, now).is_some()

@@ -135,7 +135,7 @@ impl<'a> Check<'a> {
         let read = guarded("read the codec", || {
             let chunks = self.transaction.open_table(CODEC).map_err(storage("open a table"))?;
             self.checked.codec_chunks = chunks.len().map_err(storage("count the codec's chunks"))?;
-            read_codec(self.transaction, self.header, limits::CODEC_LEN_MAX)
+            read_codec(self.transaction, self.header, u64::MAX)
         });
         match read.and_then(|image| codec::load(&image, Device::default())) {
             Ok(codec) => Some(codec),

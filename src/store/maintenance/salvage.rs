@@ -68,7 +68,7 @@ fn copy(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<SalvageReport> {
     let transaction = guarded("read the file", || database.begin_read().map_err(storage("begin a read")))?;
-    let image = guarded("read the codec", || read_codec(&transaction, header, limits::CODEC_LEN_MAX))?;
+    let image = guarded("read the codec", || read_codec(&transaction, header, u64::MAX))?;
     let mut report = SalvageReport::default();
     build(to, "write the new file", permissions_of(from), |database| {
         let target = database.begin_write().map_err(storage("begin a write"))?;
