@@ -286,6 +286,38 @@ fn salvage_saves_what_is_right_or_nothing() {
     assert!(all > 50 && some > 10 && rescued > 0, "{all} {some} {none} {rescued}");
 }
 
+/// A page that stands beside the slots and cannot be read keeps nobody from reading what else is there.
+#[test]
+fn f13_a_reader_gets_what_can_be_read_around_a_page_that_cannot() {
+    quiet();
+    let home = Home::new();
+    let truth = store(&home);
+    let intact = home.bytes();
+    let path = home.file("damaged");
+    let mut around = 0;
+    // The first bytes of a page say what it is and how much is in it.
+    for at in (0..intact.len()).step_by(PAGE).flat_map(|page| (page..page + 16).step_by(2)) {
+        let mut bytes = intact.clone();
+        bytes[at] ^= 0x5a;
+        std::fs::write(&path, &bytes).unwrap();
+        let refused = matches!(Store::open(&path), Err(Error::Storage { .. }));
+        std::fs::write(&path, &bytes).unwrap();
+        let mut read = 0;
+        for (key, (bits, metadata)) in &truth {
+            // Each anew: a handle that met such a page refuses everything from then on.
+            let Ok(store) = Store::open_read_only(&path) else { break };
+            if let Ok(Some(memory)) = store.peek_key(key) {
+                let found: Vec<u32> = memory.record.values().iter().map(|value| value.to_bits()).collect();
+                assert_eq!((&found, &memory.metadata), (bits, metadata), "byte {at}: a wrong value");
+                read += 1;
+            }
+        }
+        around += usize::from(refused && read > 0);
+    }
+    eprintln!("{around} files that no writer may open gave memories to a reader");
+    assert!(around > 0);
+}
+
 /// The store that the demonstration makes, with a trained codec: one flipped byte in every page of it.
 #[cfg(feature = "cli")]
 #[test]

@@ -102,6 +102,7 @@ fn code(error: &Error) -> u8 {
         Error::NotAStore { .. } | Error::TooNew { .. } | Error::Corrupt { .. } | Error::Format(_) => {
             exit::NOT_A_STORE
         }
+        error if crate::store::is_damage(error) => exit::NOT_A_STORE,
         Error::Locked { .. } => exit::LOCKED,
         Error::CodecMismatch { .. } | Error::UnknownCodec { .. } => exit::CODEC_MISMATCH,
         Error::NeedsRecovery { .. } => exit::NEEDS_RECOVERY,
@@ -111,6 +112,7 @@ fn code(error: &Error) -> u8 {
 
 fn hint(error: &Error) -> Option<&'static str> {
     match error {
+        error if crate::store::is_damage(error) => Some("`apcm verify` says what is damaged"),
         Error::NotAStore { .. } => Some("`apcm create` makes one"),
         Error::Locked { .. } => Some("close the program that has it open for writing"),
         Error::NeedsRecovery { .. } => Some("`apcm stats STORE --recover` does that"),

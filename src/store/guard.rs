@@ -102,6 +102,13 @@ impl<T> Drop for Closing<T> {
     }
 }
 
+/// Whether a storage error speaks of what the file holds, and not of reading it.
+#[cfg(feature = "cli")]
+pub(crate) fn is_damage(error: &Error) -> bool {
+    let Error::Storage { source, .. } = error else { return false };
+    !matches!(source.downcast_ref::<redb::Error>(), Some(redb::Error::Io(_)))
+}
+
 /// Whether an error means that the handle can no longer be trusted.
 pub(super) fn is_fatal(error: &Error) -> bool {
     matches!(error, Error::Storage { .. } | Error::OutcomeUnknown { .. })

@@ -2,7 +2,7 @@
 
 use super::counts::Counts;
 use super::file::Handle;
-use super::guard::{callers, storage};
+use super::guard::{callers, guarded, is_fatal, storage};
 use super::live::{Live, SlotSize, memory_per_slot, row_bytes};
 use super::tables::{
     COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
@@ -14,7 +14,7 @@ use crate::policy::Occupant;
 use apcm_format::{
     CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, frame, limits,
 };
-use redb::{ReadOnlyTable, ReadableTable};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::sync::mpsc::sync_channel;
 
 /// Slots whose search vectors are derived at a time; most numbers of those, and most bytes of their codes.
@@ -61,6 +61,19 @@ pub(super) fn load(
     // Sequence numbers must never repeat, whatever the state says.
     let highest = live.bank().iter().map(|(_, occupant)| occupant.seq).max().unwrap_or(0);
     live.set_state(StoreState { next_seq: state.next_seq.max(highest + 1), ..state });
+    // What stands beside the slots. A page there that cannot be read is no reason to keep a reader from all memories; a
+    // writer is refused, or it would write on what nobody has seen.
+    let lenient = handle.writable().is_err();
+    for table in [sizes_of_metadata, sizes_of_keys, sizes_of_residuals, counts] {
+        match guarded("load the store", || table(&mut live, &transaction, header)) {
+            Err(error) if lenient && is_fatal(&error) => {}
+            other => other?,
+        }
+    }
+    Ok(live)
+}
+
+fn sizes_of_metadata(live: &mut Live, transaction: &ReadTransaction, header: &StoreHeader) -> Result<()> {
     let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
     for entry in metadata.iter().map_err(storage("read metadata"))? {
         let (slot, value) = entry.map_err(storage("read metadata"))?;
@@ -71,16 +84,28 @@ pub(super) fn load(
             live.damage(slot);
         }
     }
+    Ok(())
+}
+
+fn sizes_of_keys(live: &mut Live, transaction: &ReadTransaction, _: &StoreHeader) -> Result<()> {
     let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
     for entry in keys.iter().map_err(storage("read the keys"))? {
         let (key, slot) = entry.map_err(storage("read the keys"))?;
         live.resize(slot.value(), |size| size.metadata += row_bytes(key.value().len()));
     }
+    Ok(())
+}
+
+fn sizes_of_residuals(live: &mut Live, transaction: &ReadTransaction, _: &StoreHeader) -> Result<()> {
     let residuals = transaction.open_table(RESIDUALS).map_err(storage("open a table"))?;
     for entry in residuals.iter().map_err(storage("read the residuals"))? {
         let (slot, value) = entry.map_err(storage("read the residuals"))?;
         live.resize(slot.value(), |size| size.residual = row_bytes(value.value().len()));
     }
+    Ok(())
+}
+
+fn counts(live: &mut Live, transaction: &ReadTransaction, header: &StoreHeader) -> Result<()> {
     let counters = transaction.open_table(COUNTERS).map_err(storage("open a table"))?;
     for entry in counters.iter().map_err(storage("read the counts"))? {
         let (number, value) = entry.map_err(storage("read the counts"))?;
@@ -91,7 +116,7 @@ pub(super) fn load(
             counts.load(number, &chunk, bank);
         }
     }
-    Ok(live)
+    Ok(())
 }
 
 fn check_slot(slot: u32, header: &StoreHeader) -> Result<()> {

@@ -31,7 +31,7 @@ mod transaction;
 
 pub use builder::StoreBuilder;
 #[cfg(feature = "cli")]
-pub(crate) use guard::is_guarded;
+pub(crate) use guard::{is_damage, is_guarded};
 pub use iter::{Entries, Entry};
 pub use maintenance::{
     Backup, BackupReport, CompactReport, Damage, RepairPlan, RepairStep, SalvageReport, Verify, VerifyReport,
