@@ -3,7 +3,7 @@
 
 mod common;
 
-use apcm::{Attributes, Error, Fidelity, Metadata, Store};
+use apcm::{Attributes, Error, Fidelity, Memory, Metadata, Store};
 use common::Home;
 use common::disk::Random;
 use common::scripts::{codec, record};
@@ -48,15 +48,17 @@ fn store(home: &Home) -> Content {
     content
 }
 
+/// A record, bit for bit.
+fn bits(memory: &Memory) -> Vec<u32> {
+    memory.record.values().iter().map(|value| value.to_bits()).collect()
+}
+
 fn content(store: &Store) -> Content {
     (0..SLOTS)
         .filter_map(|row| {
             let key = format!("key {row}").into_bytes();
             let memory = store.peek_key(&key).unwrap()?;
-            Some((
-                key,
-                (memory.record.values().iter().map(|value| value.to_bits()).collect(), memory.metadata),
-            ))
+            Some((key, (bits(&memory), memory.metadata)))
         })
         .collect()
 }
@@ -97,11 +99,14 @@ fn probe(path: &Path, truth: &Content, what: &str, outcome: &mut Outcome) {
         Err(other) => panic!("{what}: {other:?}"),
     };
     let mut missing = 0;
-    for (key, (bits, metadata)) in truth {
+    for (key, (values, metadata)) in truth {
         match store.peek_key(key) {
             Ok(Some(memory)) => {
-                let found: Vec<u32> = memory.record.values().iter().map(|value| value.to_bits()).collect();
-                assert_eq!((&found, &memory.metadata), (bits, metadata), "{what}: a wrong value for {key:?}");
+                assert_eq!(
+                    (&bits(&memory), &memory.metadata),
+                    (values, metadata),
+                    "{what}: a wrong value for {key:?}"
+                );
             }
             // A key whose row was damaged may not be found: it is not said that it is another's.
             Ok(None) | Err(Error::Corrupt { .. } | Error::Storage { .. } | Error::Poisoned) => missing += 1,
@@ -303,12 +308,15 @@ fn f13_a_reader_gets_what_can_be_read_around_a_page_that_cannot() {
         let refused = matches!(Store::open(&path), Err(Error::Storage { .. }));
         std::fs::write(&path, &bytes).unwrap();
         let mut read = 0;
-        for (key, (bits, metadata)) in &truth {
+        for (key, (values, metadata)) in &truth {
             // Each anew: a handle that met such a page refuses everything from then on.
             let Ok(store) = Store::open_read_only(&path) else { break };
             if let Ok(Some(memory)) = store.peek_key(key) {
-                let found: Vec<u32> = memory.record.values().iter().map(|value| value.to_bits()).collect();
-                assert_eq!((&found, &memory.metadata), (bits, metadata), "byte {at}: a wrong value");
+                assert_eq!(
+                    (&bits(&memory), &memory.metadata),
+                    (values, metadata),
+                    "byte {at}: a wrong value"
+                );
                 read += 1;
             }
         }

@@ -21,25 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
+
+import environment
 
 HERE = pathlib.Path(__file__).resolve().parent
-ENVIRONMENT = HERE / ".venv"
 # Residual quantizers look at this many principal axes; beyond them training only slows down.
 AXES = 256
 BEAM = 5
 OPQ_ROWS = 30_000
-
-
-def enter_environment():
-    """Runs this script again inside its own environment."""
-    python = ENVIRONMENT / "bin" / "python"
-    if pathlib.Path(sys.prefix).resolve() == ENVIRONMENT.resolve():
-        return
-    if not python.exists():
-        venv.create(ENVIRONMENT, with_pip=True)
-        subprocess.check_call([python, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"])
-    os.execv(python, [str(python), *sys.argv])
 
 
 def load(path):
@@ -210,5 +199,5 @@ def main():
 
 
 if __name__ == "__main__":
-    enter_environment()
+    environment.enter()
     main()
