@@ -72,6 +72,13 @@ pub enum Error {
         /// What it is instead, as far as that can be told.
         cause: String,
     },
+    /// The file is not a pack, or was cut short.
+    NotAPack {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead, as far as that can be told.
+        cause: String,
+    },
     /// The file was written by a newer version. It was not touched.
     TooNew {
         /// The file.
@@ -205,6 +212,9 @@ impl fmt::Display for Error {
             }
             Self::NotAStore { path, cause } => {
                 write!(f, "{} is not an apcm store ({cause}); it was left untouched", path.display())
+            }
+            Self::NotAPack { path, cause } => {
+                write!(f, "{} is not an apcm pack ({cause})", path.display())
             }
             Self::TooNew { path, cause } => {
                 write!(f, "{} needs a newer apcm ({cause}); it was left untouched", path.display())

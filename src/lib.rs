@@ -9,6 +9,7 @@
 //!
 //! # Where to look
 //! - [`Store`]: create, open, read, write, search. [`Transaction`] for many operations in one commit.
+//! - [`Pack`]: an immutable copy of a store, mapped and searched in place.
 //! - [`FlowCodec`] and its [`Trainer`]; [`PlainCodec`] where nothing is to be compressed; the trait [`Codec`] for
 //!   your own.
 //! - [`ingest`]: datasets into stores. [`report`]: figures and pictures.
@@ -20,17 +21,23 @@
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+mod clock;
 pub mod codec;
 mod error;
 mod filter;
 mod index;
 pub mod ingest;
 mod mapping;
+mod memory;
+mod pack;
 mod policy;
 mod record;
 pub mod report;
+mod search;
 mod store;
+mod stored;
 mod summary;
+mod whole_file;
 
 pub use apcm_format::{
     Fingerprint, MemoryId, Metadata, Preset, RecordShape, Similarity, Value, WeightPrecision,
@@ -42,11 +49,14 @@ pub use codec::{
 pub use error::{Error, Result};
 pub use filter::Filter;
 pub use index::Scan;
+pub use memory::{Hit, Memory};
+pub use pack::{Loading, Pack, PackBuilder, PackEntries, PackEntry, PackReport};
 pub use record::{Record, Records};
+pub use search::Search;
 pub use store::{
     Attributes, BackendError, Backup, BackupReport, CodecStats, Committed, CompactReport, Damage,
-    Description, Entries, Entry, Evicted, Hit, InMemoryBackend, Memory, Put, Recode, RecodeReport,
-    RepairPlan, RepairStep, SalvageReport, Search, Stats, StorageBackend, Store, StoreBuilder, Transaction,
-    Verify, VerifyReport,
+    Description, Entries, Entry, Evicted, ExportPack, Import, ImportReport, InMemoryBackend, PackedReport,
+    Put, Recode, RecodeReport, RepairPlan, RepairStep, SalvageReport, Stats, StorageBackend, Store,
+    StoreBuilder, Transaction, Verify, VerifyReport,
 };
 pub use summary::ErrorSummary;

@@ -4,12 +4,15 @@
 //! A mapping is undefined behaviour only if the mapped bytes change while a reference to them lives, and a `SIGBUS`
 //! if the file shrinks. Against that:
 //! - only read-only mappings are made, of files opened for reading;
-//! - the bytes leave this module as a plain `&[u8]`, are decoded number by number, and are never viewed as a type
-//!   with invalid bit patterns (`bool`, `enum`, `str`), so a changed byte can give a wrong number and nothing worse;
+//! - the bytes leave this module as a plain `&[u8]`, and are never viewed as a type with invalid bit patterns (`bool`,
+//!   `enum`, `str`): datasets are decoded number by number, packs are viewed as `f32` and `i8` too, where every pattern is
+//!   a number. So a changed byte can give a wrong number and nothing worse: no length or index read from a mapping is
+//!   used without a check against what is there;
 //! - every length is checked against the mapping's own, taken once when it was made.
 //!
-//! What remains is a dataset that somebody truncates while it is read: the process is then stopped by `SIGBUS`.
-//! Store files are never mapped.
+//! What remains is a file that somebody cuts short while it is read: the process is then stopped by `SIGBUS`. So packs are
+//! mapped by default only where the file is marked read-only, for everybody, and read into memory otherwise; datasets are
+//! files of the user's own. Store files are never mapped.
 #![expect(unsafe_code, reason = "mapping is unsafe by nature; the argument is above")]
 
 use crate::error::{Error, Result};
@@ -32,12 +35,17 @@ impl Mapping {
         if !metadata.is_file() {
             return Err(Error::Dataset { path: path.to_owned(), cause: "not a regular file".to_owned() });
         }
-        if metadata.len() == 0 {
+        let file = File::open(path).map_err(Error::io(path))?;
+        Self::of(&file, path)
+    }
+
+    /// Maps a whole file that is open.
+    pub(crate) fn of(file: &File, path: &Path) -> Result<Self> {
+        if file.metadata().map_err(Error::io(path))?.len() == 0 {
             return Ok(Self { map: None });
         }
-        let file = File::open(path).map_err(Error::io(path))?;
         // SAFETY: see the module's argument; the mapping is read-only and outlives every slice taken from it.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        let map = unsafe { Mmap::map(file) }.map_err(Error::io(path))?;
         Ok(Self { map: Some(map) })
     }
 

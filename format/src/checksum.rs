@@ -27,6 +27,8 @@ pub enum Table {
     Residuals = 7,
     /// Length and frontier of each sequence.
     Streams = 8,
+    /// No table: a block of a pack.
+    Pack = 9,
 }
 
 /// Where a value lives: what its checksum is keyed with.

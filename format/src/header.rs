@@ -52,6 +52,26 @@ pub enum Similarity {
     CentredCosine,
 }
 
+impl Similarity {
+    /// As headers keep it.
+    pub(crate) fn stored(self) -> u8 {
+        match self {
+            Self::Cosine => 0,
+            Self::CentredCosine => 1,
+        }
+    }
+
+    pub(crate) fn from_stored(byte: u8) -> Result<Self, DecodeError> {
+        match byte {
+            0 => Ok(Self::Cosine),
+            1 => Ok(Self::CentredCosine),
+            found => {
+                Err(DecodeError::TooNew { what: "the store's similarity", found: found.into(), known: 1 })
+            }
+        }
+    }
+}
+
 /// What a store is. Written once; what changes with every commit is [`StoreState`](crate::StoreState).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreHeader {
@@ -92,11 +112,7 @@ impl StoreHeader {
         let policy = match self.policy {
             PolicyKind::Lfu => 0,
         };
-        let similarity = match self.similarity {
-            Similarity::Cosine => 0,
-            Similarity::CentredCosine => 1,
-        };
-        out.extend_from_slice(&[policy, similarity, rank, 0]);
+        out.extend_from_slice(&[policy, self.similarity.stored(), rank, 0]);
         for dim in dims {
             out.extend_from_slice(&dim.to_le_bytes());
         }
@@ -170,17 +186,7 @@ impl StoreHeader {
                 });
             }
         };
-        let similarity = match reader.u8()? {
-            0 => Similarity::Cosine,
-            1 => Similarity::CentredCosine,
-            other => {
-                return Err(DecodeError::TooNew {
-                    what: "the store's similarity",
-                    found: other.into(),
-                    known: 1,
-                });
-            }
-        };
+        let similarity = Similarity::from_stored(reader.u8()?)?;
         let rank = reader.u8()?;
         let reserved = reader.u8()?;
         if reserved != 0 {
@@ -190,11 +196,7 @@ impl StoreHeader {
             });
         }
         let stored = [reader.u32()?, reader.u32()?, reader.u32()?];
-        let axes: Vec<usize> = stored.iter().take(usize::from(rank)).map(|&dim| dim as usize).collect();
-        let shape = RecordShape::new(&axes)
-            .ok()
-            .filter(|shape| shape.stored() == (rank, stored))
-            .ok_or(DecodeError::Invalid { what: "the record shape", found: rank.into() })?;
+        let shape = RecordShape::from_stored(rank, stored)?;
         let search_dims = reader.u32()?;
         // One more than the record has: the part of the mean that no kept axis carries.
         let search_dims_max = (shape.values() as u64).saturating_add(1);

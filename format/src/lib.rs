@@ -19,6 +19,7 @@
 //! | what a fidelity tier adds to a slot | [`ResidualRecord`] | hand-laid, payload + 13 bytes |
 //! | access counts | [`CounterChunk`] | hand-laid, 250 counts a chunk |
 //! | counters of the store, keys and metadata, positions | [`frame`] | bincode behind a length and a limit |
+//! | a pack's header and rows | [`PackHeader`], [`PackRow`] | hand-laid, 192 bytes and 40 a memory |
 //! | a codec with its weights | [`CodecImage`] | hand-laid tensors behind a framed configuration |
 //!
 //! All integers are little-endian on every machine. `docs/format.md` in the repository draws the bytes.
@@ -44,6 +45,7 @@ mod header;
 mod id;
 pub mod limits;
 mod metadata;
+pub mod pack;
 mod residual;
 mod shape;
 mod slot;
@@ -57,6 +59,7 @@ pub use error::DecodeError;
 pub use header::{Features, PolicyKind, Similarity, StoreHeader};
 pub use id::{Fingerprint, MemoryId, ParseIdError, StoreUuid};
 pub use metadata::{Metadata, SlotMetadata, Value};
+pub use pack::{PackHeader, PackLayout, PackRow};
 pub use residual::{ResidualForm, ResidualRecord};
 pub use shape::{RecordShape, ShapeError};
 pub use slot::{SlotFlags, SlotKind, SlotRecord, StoredReal};

@@ -1,5 +1,6 @@
 //! The shape of a record: one to three axes.
 
+use crate::DecodeError;
 use crate::limits::{RANK_MAX, RECORD_VALUES_MAX};
 use std::fmt;
 
@@ -60,8 +61,18 @@ impl RecordShape {
         self.dims.iter().map(|&dim| dim as usize).product()
     }
 
+    /// As headers keep it.
     pub(crate) fn stored(&self) -> (u8, [u32; RANK_MAX]) {
         (self.rank, self.dims)
+    }
+
+    /// One shape, one form: axes beyond the rank are 1.
+    pub(crate) fn from_stored(rank: u8, dims: [u32; RANK_MAX]) -> Result<Self, DecodeError> {
+        let axes: Vec<usize> = dims.iter().take(usize::from(rank)).map(|&dim| dim as usize).collect();
+        Self::new(&axes)
+            .ok()
+            .filter(|shape| shape.stored() == (rank, dims))
+            .ok_or(DecodeError::Invalid { what: "the record shape", found: rank.into() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Search vectors of all slots: as numbers of four bytes, and as integers of one.
 
 use super::kernel;
+use super::view::View;
 
 /// Largest magnitude of a row's integers.
 const INTEGER_MAX: f32 = 127.0;
@@ -10,15 +11,15 @@ const INTEGER_MAX: f32 = 127.0;
 pub(crate) struct ScanMatrix {
     dims: usize,
     /// Rows `[slot, dims]` of length 1; zeros for a vector of length zero.
-    pub(super) rows: Vec<f32>,
+    rows: Vec<f32>,
     /// The same rows as integers, each in steps of its own.
-    pub(super) integers: Vec<i8>,
+    integers: Vec<i8>,
     /// The step of each row.
-    pub(super) scales: Vec<f32>,
+    scales: Vec<f32>,
     /// Length of what each row's integers leave out, rounded up.
-    pub(super) residuals: Vec<f32>,
+    residuals: Vec<f32>,
     /// Whether a row may be found at all.
-    pub(super) present: Vec<bool>,
+    present: Vec<bool>,
 }
 
 impl ScanMatrix {
@@ -54,12 +55,21 @@ impl ScanMatrix {
     }
 
     /// Rows, free ones too.
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.present.len()
     }
 
-    pub(super) fn row(&self, index: usize) -> &[f32] {
-        &self.rows[index * self.dims..(index + 1) * self.dims]
+    /// The matrix as a scan goes over it.
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            dims: self.dims,
+            rows: &self.rows,
+            integers: &self.integers,
+            scales: &self.scales,
+            residuals: &self.residuals,
+            present: Some(&self.present),
+            checked: None,
+        }
     }
 
     /// Sets the vector of a slot.

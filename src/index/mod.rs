@@ -7,8 +7,10 @@ mod kernel;
 mod matrix;
 mod ranking;
 mod scan;
+mod view;
 
 pub(crate) use matrix::ScanMatrix;
 pub(crate) use ranking::Ranked;
 pub use scan::Scan;
 pub(crate) use scan::Wanted;
+pub(crate) use view::{Checked, Part, View};

@@ -25,16 +25,17 @@ impl PartialOrd for Ranked {
     }
 }
 
-/// Keeps the best `k` of what it is shown.
+/// Keeps the best `k` of what it is shown, above a floor that who shows it knows too.
 #[derive(Debug)]
 pub(super) struct Best {
     k: usize,
+    floor: f32,
     heap: BinaryHeap<Reverse<Ranked>>,
 }
 
 impl Best {
-    pub(super) fn new(k: usize) -> Self {
-        Self { k, heap: BinaryHeap::new() }
+    pub(super) fn new(k: usize, floor: f32) -> Self {
+        Self { k, floor, heap: BinaryHeap::new() }
     }
 
     pub(super) fn show(&mut self, ranked: Ranked) {
@@ -47,11 +48,11 @@ impl Best {
         }
     }
 
-    /// What must be reached to be among the best: anything, until there are `k`.
-    pub(super) fn worst(&self) -> f32 {
+    /// What must be reached to be among the best: the floor, until there are `k`.
+    pub(super) fn threshold(&self) -> f32 {
         match self.heap.peek() {
-            Some(worst) if self.heap.len() == self.k => worst.0.similarity,
-            _ => f32::NEG_INFINITY,
+            Some(worst) if self.heap.len() == self.k => worst.0.similarity.max(self.floor),
+            _ => self.floor,
         }
     }
 

@@ -7,8 +7,9 @@
 //! The same holds for many queries at once, whose products a matrix multiplication sums in an order of its own.
 
 use super::kernel::{self, dot, dots, integer_dots, upper_bounds};
-use super::matrix::{IntegerQuery, ScanMatrix, normalize};
+use super::matrix::{IntegerQuery, normalize};
 use super::ranking::{Best, Ranked};
+use super::view::{Part, View};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use std::ops::Range;
@@ -61,12 +62,12 @@ struct Candidates {
 
 impl Candidates {
     fn new(wanted: &Wanted) -> Self {
-        Self { rows: Vec::new(), least: Best::new(wanted.k) }
+        Self { rows: Vec::new(), least: Best::new(wanted.k, wanted.floor) }
     }
 
     /// What a similarity must reach.
-    fn threshold(&self, wanted: &Wanted) -> f32 {
-        self.least.worst().max(wanted.floor)
+    fn threshold(&self) -> f32 {
+        self.least.threshold()
     }
 
     fn merge(mut self, other: Self) -> Self {
@@ -76,7 +77,7 @@ impl Candidates {
     }
 }
 
-impl ScanMatrix {
+impl View<'_> {
     /// The `k` nearest slots among those that `admit` lets through, nearest first, equals by slot, none below the floor;
     /// for each of several queries `[query, dims]`.
     ///
@@ -92,12 +93,12 @@ impl ScanMatrix {
         let floor = if wanted.floor <= -1.0 { f32::NEG_INFINITY } else { wanted.floor };
         let wanted = &Wanted { floor, ..*wanted };
         let mut queries = queries.to_vec();
-        queries.chunks_exact_mut(self.dims()).for_each(normalize);
-        let count = queries.len() / self.dims();
+        queries.chunks_exact_mut(self.dims).for_each(normalize);
+        let count = queries.len() / self.dims;
         if wanted.k == 0 {
             return vec![Vec::new(); count];
         }
-        let admit = |row: usize| self.present[row] && admit(row as u32);
+        let admit = |row: usize| self.has(row) && admit(row as u32);
         if count >= PRODUCT_FROM && wanted.scan == Scan::Auto {
             return self.product(&queries, wanted, &admit);
         }
@@ -108,31 +109,36 @@ impl ScanMatrix {
         let one = |query: &[f32]| {
             if exact { self.exact(query, wanted, &admit) } else { self.two_stage(query, wanted, &admit) }
         };
-        queries.chunks_exact(self.dims()).map(one).collect()
+        queries.chunks_exact(self.dims).map(one).collect()
     }
 
     fn exact(&self, query: &[f32], wanted: &Wanted, admit: &(impl Fn(usize) -> bool + Sync)) -> Vec<Ranked> {
         let scan = |range: Range<usize>| {
-            let mut best = Best::new(wanted.k);
+            let mut best = Best::new(wanted.k, wanted.floor);
             let mut similarities = [0.0; BLOCK];
             for block in blocks(range, self.rows_in_block(size_of::<f32>())) {
+                if !self.may_read(Part::Rows, block.clone()) {
+                    continue;
+                }
                 let out = &mut similarities[..block.len()];
-                let rows = &self.rows[block.start * self.dims()..block.end * self.dims()];
+                let rows = &self.rows[block.start * self.dims..block.end * self.dims];
                 kernel::touch(rows, f32::to_bits);
                 dots(query, rows, out);
-                let threshold = best.worst().max(wanted.floor);
-                reaching(out, threshold, |offset, similarity| {
+                reaching(out, best.threshold(), |offset, similarity| {
                     let row = block.start + offset;
                     let similarity = similarity.clamp(-1.0, 1.0);
                     if similarity >= wanted.floor && admit(row) {
                         best.show(Ranked { slot: row as u32, similarity });
                     }
-                    best.worst().max(wanted.floor)
+                    best.threshold()
                 });
             }
             best
         };
-        self.in_parts(wanted, 1, scan).into_iter().fold(Best::new(wanted.k), Best::merge).into_sorted()
+        self.in_parts(wanted, 1, scan)
+            .into_iter()
+            .fold(Best::new(wanted.k, wanted.floor), Best::merge)
+            .into_sorted()
     }
 
     fn two_stage(
@@ -147,12 +153,15 @@ impl ScanMatrix {
             let mut found = Candidates::new(wanted);
             let (mut sums, mut upper) = ([0; BLOCK], [0.0; BLOCK]);
             for block in blocks(range, self.rows_in_block(size_of::<i8>())) {
+                if !self.may_read(Part::Integers, block.clone()) {
+                    continue;
+                }
                 let (sums, upper) = (&mut sums[..block.len()], &mut upper[..block.len()]);
-                let rows = &self.integers[block.start * self.dims()..block.end * self.dims()];
+                let rows = &self.integers[block.start * self.dims..block.end * self.dims];
                 kernel::touch(rows, |value| value as u32);
                 integer_dots(&integer.integers, rows, sums);
                 upper_bounds(sums, &self.scales[block.clone()], &self.residuals[block.clone()], bound, upper);
-                let threshold = found.threshold(wanted);
+                let threshold = found.threshold();
                 reaching(upper, threshold, |offset, upper| {
                     let row = block.start + offset;
                     if admit(row) {
@@ -160,7 +169,7 @@ impl ScanMatrix {
                         found.rows.push((row as u32, upper));
                         found.least.show(Ranked { slot: row as u32, similarity: upper - 2.0 * margin });
                     }
-                    found.threshold(wanted)
+                    found.threshold()
                 });
             }
             found
@@ -176,7 +185,7 @@ impl ScanMatrix {
         wanted: &Wanted,
         admit: &(impl Fn(usize) -> bool + Sync),
     ) -> Vec<Vec<Ranked>> {
-        let dims = self.dims();
+        let dims = self.dims;
         let count = queries.len() / dims;
         let rows_at_once = (PRODUCT_VALUES / dims).clamp(16, 4_096);
         // Two sums of the same products, in two orders.
@@ -185,6 +194,9 @@ impl ScanMatrix {
             let mut found: Vec<Candidates> = (0..count).map(|_| Candidates::new(wanted)).collect();
             let mut similarities = vec![0.0_f32; rows_at_once * count];
             for block in blocks(range, rows_at_once) {
+                if !self.may_read(Part::Rows, block.clone()) {
+                    continue;
+                }
                 let out = &mut similarities[..block.len() * count];
                 matmul(
                     MatMut::from_column_major_slice_mut(out, block.len(), count),
@@ -199,14 +211,14 @@ impl ScanMatrix {
                     Par::Seq,
                 );
                 for (found, similarities) in found.iter_mut().zip(out.chunks_exact(block.len())) {
-                    let threshold = found.threshold(wanted) - margin;
+                    let threshold = found.threshold() - margin;
                     reaching(similarities, threshold, |offset, similarity| {
                         let row = block.start + offset;
                         if admit(row) {
                             found.rows.push((row as u32, similarity + margin));
                             found.least.show(Ranked { slot: row as u32, similarity: similarity - margin });
                         }
-                        found.threshold(wanted) - margin
+                        found.threshold() - margin
                     });
                 }
             }
@@ -222,15 +234,19 @@ impl ScanMatrix {
     }
 
     fn rows_in_block(&self, value_bytes: usize) -> usize {
-        (BLOCK_BYTES / (self.dims() * value_bytes)).clamp(16, BLOCK)
+        (BLOCK_BYTES / (self.dims * value_bytes)).clamp(16, BLOCK)
     }
 
     /// Looks exactly at those who may be among the nearest.
     fn decide(&self, query: &[f32], wanted: &Wanted, found: Candidates) -> Vec<Ranked> {
-        let threshold = found.threshold(wanted);
-        let mut best = Best::new(wanted.k);
+        let threshold = found.threshold();
+        let mut best = Best::new(wanted.k, wanted.floor);
         for (slot, _) in found.rows.into_iter().filter(|&(_, upper)| upper >= threshold) {
-            let similarity = dot(query, self.row(slot as usize)).clamp(-1.0, 1.0);
+            let row = slot as usize;
+            if !self.may_read(Part::Rows, row..row + 1) {
+                continue;
+            }
+            let similarity = dot(query, self.row(row)).clamp(-1.0, 1.0);
             if similarity >= wanted.floor {
                 best.show(Ranked { slot, similarity });
             }
@@ -295,6 +311,7 @@ fn reaching(values: &[f32], mut threshold: f32, mut take: impl FnMut(usize, f32)
 
 #[cfg(test)]
 mod tests {
+    use super::super::matrix::ScanMatrix;
     use super::*;
     use proptest::prelude::*;
     use rand::{RngExt, SeedableRng};
@@ -307,7 +324,7 @@ mod tests {
     }
 
     fn one(matrix: &ScanMatrix, query: &[f32], wanted: Wanted) -> Vec<Ranked> {
-        matrix.nearest(query, &wanted, |_| true).remove(0)
+        matrix.view().nearest(query, &wanted, |_| true).remove(0)
     }
 
     #[test]
@@ -374,7 +391,7 @@ mod tests {
                 normalize(&mut unit);
                 let mut all: Vec<Ranked> = (0..count as u32)
                     .filter(|&slot| !gone(slot) && admitted(slot))
-                    .map(|slot| Ranked { slot, similarity: dot(&unit, matrix.row(slot as usize)).clamp(-1.0, 1.0) })
+                    .map(|slot| Ranked { slot, similarity: dot(&unit, matrix.view().row(slot as usize)).clamp(-1.0, 1.0) })
                     .filter(|ranked| ranked.similarity >= floor)
                     .collect();
                 all.sort_by(|a, b| b.cmp(a));
@@ -382,14 +399,14 @@ mod tests {
                 for scan in WAYS {
                     for threads in [1, 3] {
                         let wanted = Wanted { k, floor, scan, threads: Some(threads) };
-                        prop_assert_eq!(&matrix.nearest(query, &wanted, admitted)[0], &all, "{:?}", scan);
+                        prop_assert_eq!(&matrix.view().nearest(query, &wanted, admitted)[0], &all, "{:?}", scan);
                     }
                 }
             }
-            let together = matrix.nearest(&queries, &Wanted { floor, ..wanted(k) }, admitted);
+            let together = matrix.view().nearest(&queries, &Wanted { floor, ..wanted(k) }, admitted);
             for (query, found) in queries.chunks_exact(dims).zip(together) {
                 let alone = Wanted { floor, scan: Scan::Exact, ..wanted(k) };
-                prop_assert_eq!(&matrix.nearest(query, &alone, admitted)[0], &found);
+                prop_assert_eq!(&matrix.view().nearest(query, &alone, admitted)[0], &found);
             }
         }
     }
@@ -406,11 +423,12 @@ mod tests {
         let mut query: Vec<f32> = (0..dims).map(|_| rng.random_range(-1.0..1.0)).collect();
         normalize(&mut query);
         let integer = IntegerQuery::of(&query);
-        let margin = |row: usize| matrix.residuals[row] * integer.length + integer.slack;
+        let margin = |row: usize| matrix.view().residuals[row] * integer.length + integer.slack;
         let widest = (0..count).map(margin).fold(0.0, f32::max);
         assert!(widest < 0.02, "{widest}");
         let tenth = one(&matrix, &query, wanted(10))[9].similarity;
-        let near = (0..count).filter(|&row| dot(&query, matrix.row(row)) > tenth - 2.0 * widest).count();
+        let near =
+            (0..count).filter(|&row| dot(&query, matrix.view().row(row)) > tenth - 2.0 * widest).count();
         assert!(near < 100, "{near} of {count}");
     }
 }

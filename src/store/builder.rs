@@ -8,7 +8,8 @@ use super::holder::Note;
 use super::load::load;
 use super::medium::{Medium, Shared};
 use super::tables::{STATE, meta_place};
-use super::{Clock, Inner, Store};
+use super::{Inner, Store};
+use crate::clock::{self, Clock};
 use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
 use apcm_format::{
@@ -21,7 +22,6 @@ use std::fs::Permissions;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Memory that opening may take where nothing was said: this, or so many times the file's length.
 const MEMORY_LIMIT: u64 = 1 << 30;
@@ -48,7 +48,7 @@ pub struct StoreBuilder {
     byte_budget: Option<u64>,
     memory_limit: Option<u64>,
     permissions: Option<Permissions>,
-    device: Device,
+    pub(super) device: Device,
     clock: Clock,
 }
 
@@ -64,7 +64,6 @@ impl std::fmt::Debug for StoreBuilder {
 
 impl StoreBuilder {
     pub(super) fn new() -> Self {
-        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
             capacity: 10_000,
             similarity: Similarity::Cosine,
@@ -72,7 +71,7 @@ impl StoreBuilder {
             memory_limit: None,
             permissions: None,
             device: Device::default(),
-            clock: Arc::new(clock),
+            clock: clock::system(),
         }
     }
 

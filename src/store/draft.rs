@@ -13,9 +13,6 @@ use apcm_format::{
 };
 use rustc_hash::FxHashMap;
 
-/// What a read may differ from the measurement through another batch size: rounding of the last bits.
-const ROUNDING_MARGIN: f32 = 1.0001;
-
 /// Placements, rows and what will be said of them.
 pub(super) struct Draft<'a, 'o> {
     pub(super) inner: &'a Inner,
@@ -161,10 +158,8 @@ impl<'o> Draft<'_, 'o> {
     /// Writes a memory's rows into a slot that was placed.
     fn fill(&mut self, slot: u32, occupant: Occupant, written_at: u32, content: &'o Content) -> Result<()> {
         let Content { encoded, residual, search, metadata } = content;
-        let error_without = StoredReal::at_least(encoded.error * ROUNDING_MARGIN);
-        let error = residual
-            .as_ref()
-            .map_or(error_without, |residual| StoredReal::at_least(residual.error * ROUNDING_MARGIN));
+        let error_without = StoredReal::at_least(encoded.error);
+        let error = residual.as_ref().map_or(error_without, |residual| StoredReal::at_least(residual.error));
         let record = SlotRecord {
             kind: SlotKind::Record,
             flags: SlotFlags {

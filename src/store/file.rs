@@ -6,6 +6,7 @@ use super::overlay::Overlay;
 use super::tables::{CODEC, HEADER, META, codec_chunk, codec_place};
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::whole_file;
 use apcm_format::{DecodeError, StoreHeader, StoreUuid, limits};
 use redb::{
     Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, StorageBackend,
@@ -211,48 +212,25 @@ fn create_file(path: &Path, contents: &Contents<'_>) -> Result<()> {
     build(path, "create the store", contents.permissions.clone(), |database| contents.write(database))
 }
 
-/// Makes a file under a temporary name beside its own, closes and syncs it, and renames it, never over another file.
-/// A crash or an error leaves the whole file or none.
+/// Makes a database that is there whole or not at all.
 pub(super) fn build(
     path: &Path,
     during: &'static str,
     permissions: Option<Permissions>,
     fill: impl FnOnce(&mut Database) -> Result<()>,
 ) -> Result<()> {
-    let folder = folder_of(path);
-    if path.exists() {
-        return Err(Error::Exists { path: path.to_owned() });
-    }
-    let temporary =
-        tempfile::Builder::new().prefix(".apcm-new-").tempfile_in(folder).map_err(Error::io(folder))?;
-    guarded(during, || {
-        let file = temporary.reopen().map_err(Error::io(path))?;
-        let database = builder().create_file(file).map_err(|error| not_opened(path, error))?;
-        fill(&mut Closing::new(database))
-    })?;
-    // Temporary files are their owner's alone; what was asked for is set at the end, so that nobody sees half a store.
-    if let Some(permissions) = permissions {
-        temporary.as_file().set_permissions(permissions).map_err(Error::io(path))?;
-    }
-    temporary.as_file().sync_all().map_err(Error::io(path))?;
-    temporary.persist_noclobber(path).map_err(|error| {
-        if error.error.kind() == std::io::ErrorKind::AlreadyExists {
-            Error::Exists { path: path.to_owned() }
-        } else {
-            Error::io(path)(error.error)
-        }
-    })?;
-    sync_folder(folder)
+    whole_file::create(path, permissions, |file| {
+        guarded(during, || {
+            let file = file.try_clone().map_err(Error::io(path))?;
+            let database = builder().create_file(file).map_err(|error| not_opened(path, error))?;
+            fill(&mut Closing::new(database))
+        })
+    })
 }
 
 /// Who may read and write a file: whoever may, may its copy, and nobody else.
 pub(super) fn permissions_of(path: &Path) -> Option<Permissions> {
     std::fs::metadata(path).ok().map(|metadata| metadata.permissions())
-}
-
-/// The folder a file is in.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The codec's image, put together from its chunks, whole: it has the fingerprint that the header names.
@@ -368,15 +346,4 @@ fn foreign<T>(path: &Path, result: Result<T>) -> Result<T> {
         }
         other => other,
     })
-}
-
-#[cfg(unix)]
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
-}
-
-/// Windows makes a rename durable by itself and cannot open a folder as a file.
-#[cfg(not(unix))]
-pub(super) fn sync_folder(_: &Path) -> Result<()> {
-    Ok(())
 }

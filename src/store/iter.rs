@@ -2,19 +2,19 @@
 
 use super::Inner;
 use super::guard::storage;
-use super::read::Stored;
-use super::tables::{SLOTS, residual_place};
+use super::read::Snapshot;
 use crate::error::Result;
 use crate::record::{Record, Records};
-use apcm_format::{MemoryId, Metadata, ResidualForm, ResidualRecord, SlotMetadata};
-use redb::{ReadTransaction, ReadableTable};
+use crate::stored::Stored;
+use apcm_format::{MemoryId, Metadata, StoreUuid};
+use redb::ReadableTable;
 
 /// Memories in slot order, as they were when the iteration began.
 ///
 /// Holds a snapshot: while it lives, the file cannot reuse what later commits free.
 pub struct Entries<'a> {
     inner: &'a Inner,
-    transaction: ReadTransaction,
+    snapshot: Snapshot,
     /// Slots still to come, highest first.
     left: Vec<u32>,
     now: u32,
@@ -28,18 +28,18 @@ impl std::fmt::Debug for Entries<'_> {
 
 impl<'a> Entries<'a> {
     pub(super) fn new(inner: &'a Inner) -> Result<Self> {
-        let (transaction, mut left) = inner.reading("begin an iteration", || {
-            let transaction = inner.handle.begin_read()?;
-            let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
-            let left = slots
+        let (snapshot, mut left) = inner.reading("begin an iteration", || {
+            let snapshot = inner.snapshot()?;
+            let left = snapshot
+                .slots
                 .iter()
                 .map_err(storage("read the slots"))?
                 .map(|entry| entry.map(|(slot, _)| slot.value()).map_err(storage("read the slots")))
                 .collect::<Result<Vec<u32>>>()?;
-            Ok((transaction, left))
+            Ok((snapshot, left))
         })?;
         left.reverse();
-        Ok(Self { inner, transaction, left, now: inner.now() })
+        Ok(Self { inner, snapshot, left, now: inner.now() })
     }
 }
 
@@ -50,12 +50,9 @@ impl<'a> Iterator for Entries<'a> {
         loop {
             let slot = self.left.pop()?;
             let inner = self.inner;
-            match inner.reading("read a memory", || inner.stored_in(&self.transaction, slot, None)) {
-                Ok(Some(stored)) if stored.expires_at.is_none_or(|at| at > self.now) => {
-                    let live = inner.live.read();
-                    // A count is its memory's, not its slot's: one that left since the snapshot has none any more.
-                    let there = live.bank().get(slot).is_some_and(|occupant| occupant.seq == stored.id.seq);
-                    let count = if there { live.counts().get(slot) } else { 0 };
+            match inner.reading("read a memory", || inner.stored_in(&self.snapshot, slot, None)) {
+                Ok(Some(stored)) if stored.is_there(self.now) => {
+                    let count = inner.count_of(stored.id);
                     return Some(Ok(Entry { inner, stored, count }));
                 }
                 Ok(_) => {}
@@ -99,16 +96,14 @@ impl Entry<'_> {
         self.stored.norm
     }
 
-    /// Key and values as the slot keeps them.
-    pub(super) fn slot_metadata(&self) -> &SlotMetadata {
-        &self.stored.metadata
+    /// As it is stored.
+    pub(super) fn stored(&self) -> &Stored {
+        &self.stored
     }
 
-    /// What is kept beside its code.
-    pub(super) fn residual_form(&self) -> Option<ResidualForm> {
-        let place = residual_place(self.inner.header.uuid, self.stored.id.slot);
-        let bytes = self.stored.residual.as_deref()?;
-        ResidualRecord::decode(bytes, place).ok().map(|residual| residual.form)
+    /// The store that its values are keyed with.
+    pub(super) fn store_uuid(&self) -> StoreUuid {
+        self.inner.header.uuid
     }
 
     /// Bytes of its code.

@@ -1,7 +1,7 @@
 //! Where a store's bytes are: in a file, or in storage of the user's own.
 
-use super::file::folder_of;
 use crate::error::{Error, Result};
+use crate::whole_file::folder_of;
 use redb::{BackendError, StorageBackend};
 use std::io;
 use std::ops::Bound;

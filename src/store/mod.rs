@@ -15,6 +15,7 @@ mod flusher;
 mod group;
 mod guard;
 mod holder;
+mod import;
 mod iter;
 mod live;
 mod load;
@@ -22,30 +23,37 @@ mod maintenance;
 mod medium;
 mod memory;
 mod overlay;
+mod pack;
 mod read;
 mod recode;
 mod rows;
 mod search;
 mod tables;
 mod transaction;
+mod transfer;
 
 pub use builder::StoreBuilder;
 #[cfg(feature = "cli")]
 pub(crate) use guard::{is_damage, is_guarded};
+pub use import::{Import, ImportReport};
 pub use iter::{Entries, Entry};
 pub use maintenance::{
     Backup, BackupReport, CompactReport, Damage, RepairPlan, RepairStep, SalvageReport, Verify, VerifyReport,
 };
-pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, Hit, Memory, Put, Stats};
+pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, Put, Stats};
+pub use pack::{ExportPack, PackedReport};
 pub use recode::{Recode, RecodeReport};
 pub use redb::backends::InMemoryBackend;
 pub use redb::{BackendError, StorageBackend};
-pub use search::Search;
 pub use transaction::Transaction;
 
+use crate::clock::Clock;
 use crate::codec::Codec;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
+use crate::pack::Pack;
 use crate::record::{Record, Records};
+use crate::search::Search;
 use crate::summary::ErrorSummary;
 use apcm_format::{Fingerprint, IngestPosition, MemoryId, StoreHeader, frame};
 use file::Handle;
@@ -59,9 +67,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tables::{COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, meta_place};
-
-/// Seconds since 1970, as the store sees them.
-pub(crate) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// An embedded store for memories. See the [crate's front page](crate) for an example.
 ///
@@ -177,12 +182,12 @@ impl Store {
 
     /// Starts a search for the nearest memories: see [`Search`].
     pub fn search<'a>(&'a self, query: &Record) -> Search<'a> {
-        Search::new(&self.inner, Records::from(query))
+        Search::new(self.inner.as_ref(), Records::from(query))
     }
 
     /// Starts a search for each of several queries, answered by [`Search::run_all`].
     pub fn search_many<'a>(&'a self, queries: &Records) -> Search<'a> {
-        Search::new(&self.inner, queries.clone())
+        Search::new(self.inner.as_ref(), queries.clone())
     }
 
     /// Reads the memory with this key and counts the access.
@@ -343,6 +348,16 @@ impl Store {
     /// Starts a backup of the store as it is now, while it is in use: see [`Backup`].
     pub fn backup<'a>(&'a self, to: impl AsRef<Path>) -> Backup<'a> {
         Backup::new(self, to.as_ref())
+    }
+
+    /// Starts an export of the store as it is now into a pack, while it is in use: see [`ExportPack`].
+    pub fn export_pack<'a>(&'a self, to: impl AsRef<Path>) -> ExportPack<'a> {
+        ExportPack::new(self, to.as_ref())
+    }
+
+    /// Starts an import of a pack's memories: see [`Import`].
+    pub fn import<'a>(&'a self, pack: &'a Pack) -> Import<'a> {
+        Import::new(self, pack)
     }
 
     /// Plans the repair of a file that nobody has open; nothing is written until [`RepairPlan::apply`].

@@ -1,27 +1,22 @@
 //! Moving a store to another codec: decode, encode, and say what that added to the error.
 
 use super::Store;
-use super::file::{folder_of, permissions_of, sync_folder};
+use super::file::permissions_of;
 use super::guard::storage;
 use super::iter::Entry;
 use super::tables::META;
-use super::transaction::{Content, Op, POSITION_PREFIX};
-use crate::codec::fidelity::{Residual, residuals};
-use crate::codec::{Codec, Device, Encoded, Fidelity};
+use super::transaction::{Op, POSITION_PREFIX};
+use super::transfer::{batch, encode_again};
+use crate::codec::{Codec, Device};
 use crate::error::{Error, Result};
-use crate::policy::Occupant;
 use crate::record::check_shape;
-use apcm_format::{IngestPosition, MemoryId, ResidualForm, frame};
+use crate::stored::Stored;
+use crate::whole_file::{folder_of, sync_folder};
+use apcm_format::{IngestPosition, MemoryId, frame};
 use redb::ReadableTable;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-
-/// Most memories of a transaction, and most values of their records.
-const BATCH: usize = 512;
-const BATCH_VALUES: usize = 1 << 24;
-/// A bounded memory is kept to this share of the error it had, so that its error grows by little: by the roots, a tenth.
-const BOUNDED_SHARE: f32 = 0.01;
 
 /// What a recode did.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -108,14 +103,14 @@ impl<'a> Recode<'a> {
         };
         self.remove_strangers(&into)?;
         let total = self.from.len() as u64;
-        let size = (BATCH_VALUES / shape.values()).clamp(1, BATCH);
+        let size = batch(shape.values());
         let mut entries = self.from.iter()?;
         loop {
-            let batch = entries.by_ref().take(size).collect::<Result<Vec<Entry<'_>>>>()?;
-            if batch.is_empty() {
+            let some = entries.by_ref().take(size).collect::<Result<Vec<Entry<'_>>>>()?;
+            if some.is_empty() {
                 break;
             }
-            move_batch(&into, &batch, &mut report)?;
+            move_batch(&into, &some, &mut report)?;
             if let Some(callback) = &mut self.progress
                 && callback(report.records, total).is_break()
             {
@@ -198,58 +193,21 @@ impl<'a> Recode<'a> {
 }
 
 /// Moves memories that are not there yet; adds to the report's sums.
-fn move_batch(into: &Store, batch: &[Entry<'_>], report: &mut RecodeReport) -> Result<()> {
-    let there = batch.iter().map(|entry| is_there(into, entry)).collect::<Result<Vec<bool>>>()?;
-    let Some(records) = Entry::records(batch)? else { return Ok(()) };
-    let codec = into.inner.codec.as_ref();
-    let encoded = codec.encode(&records)?;
-    let wanted: Vec<Fidelity> = batch
-        .iter()
-        .map(|entry| match entry.residual_form() {
-            None => Fidelity::Compact,
-            Some(ResidualForm::Lossless) => Fidelity::Lossless,
-            // An error of zero leaves no room for a share of it.
-            Some(ResidualForm::Bounded) if entry.error() > 0.0 => {
-                Fidelity::Bounded((entry.error() * BOUNDED_SHARE).max(f32::MIN_POSITIVE))
-            }
-            Some(ResidualForm::Bounded) => Fidelity::Lossless,
-        })
-        .collect();
-    let residuals = residuals(codec, &records, &encoded, &wanted)?;
-    let codes: Vec<&[u8]> = encoded.iter().map(|encoded| encoded.code.as_slice()).collect();
-    let vectors = codec.search_vectors(&codes, into.inner.header.similarity)?;
-    let dims = into.inner.header.search_dims as usize;
+fn move_batch(into: &Store, some: &[Entry<'_>], report: &mut RecodeReport) -> Result<()> {
+    let there = some.iter().map(|entry| is_there(into, entry)).collect::<Result<Vec<bool>>>()?;
+    let Some(records) = Entry::records(some)? else { return Ok(()) };
+    let stored: Vec<&Stored> = some.iter().map(Entry::stored).collect();
     let mut transaction = into.begin_write();
-    let moved = batch.iter().zip(encoded).zip(residuals).zip(vectors.chunks_exact(dims));
-    for ((((entry, encoded), residual), search), there) in moved.zip(there) {
-        let added = residual.as_ref().map_or(encoded.error, |residual| residual.error);
+    let moved = encode_again(&into.inner, some[0].store_uuid(), &stored, &records)?;
+    for ((entry, moved), there) in some.iter().zip(moved).zip(there) {
         report.records += 1;
         report.resumed += u64::from(there);
         report.error_before += f64::from(entry.error());
-        report.error_added += f64::from(added);
-        let after = summed(entry.error(), added);
-        report.error_after += f64::from(after);
-        if there {
-            continue;
+        report.error_added += f64::from(moved.added);
+        report.error_after += f64::from(moved.error);
+        if !there {
+            transaction.push(Op::restore(moved.content, entry.stored()));
         }
-        let error_without = summed(entry.error(), encoded.error);
-        let MemoryId { slot, seq } = entry.id();
-        transaction.push(Op::Restore {
-            content: Box::new(Content {
-                encoded: Encoded { error: error_without, norm: entry.norm(), ..encoded },
-                residual: residual.map(|residual| Residual { error: after, ..residual }),
-                search: search.to_vec(),
-                metadata: entry.slot_metadata().clone(),
-            }),
-            slot,
-            occupant: Occupant {
-                seq,
-                pinned: entry.is_pinned(),
-                damaged: false,
-                expires_at: entry.expires_at(),
-            },
-            written_at: entry.written_at(),
-        });
     }
     transaction.commit().map(drop)
 }
@@ -258,19 +216,14 @@ fn move_batch(into: &Store, batch: &[Entry<'_>], report: &mut RecodeReport) -> R
 /// a backup and written on has the same numbers for other memories, and pins change without a write.
 fn is_there(into: &Store, entry: &Entry<'_>) -> Result<bool> {
     let inner = &into.inner;
-    let found = inner
-        .reading("look at the partial store", || inner.stored(&inner.handle.begin_read()?, entry.id()))?;
+    let found =
+        inner.reading("look at the partial store", || inner.stored(&inner.snapshot()?, entry.id()))?;
     Ok(found.is_some_and(|found| {
         found.written_at == entry.written_at()
             && found.expires_at == entry.expires_at()
             && found.pinned == entry.is_pinned()
-            && found.metadata == *entry.slot_metadata()
+            && found.metadata == entry.stored().metadata
     }))
-}
-
-/// Errors of two moves one after the other add up at most by their roots.
-fn summed(before: f32, added: f32) -> f32 {
-    if before == 0.0 { added } else { (before.sqrt() + added.sqrt()).powi(2) }
 }
 
 /// Counts, lifetime totals and ingest positions.

@@ -8,8 +8,12 @@ use crate::codec::{Encoded, Fidelity, mean_record};
 use crate::error::{Error, Result};
 use crate::policy::Occupant;
 use crate::record::{Record, Records, check_shape};
+use crate::stored::Stored;
 use apcm_format::{IngestPosition, MemoryId, SlotMetadata, StoreState, frame, limits};
 use std::collections::HashMap;
+
+/// What a read may differ from the measurement through another batch size: rounding of the last bits.
+const ROUNDING_MARGIN: f32 = 1.0001;
 
 /// What names of ingest positions begin with in `meta`.
 pub(super) const POSITION_PREFIX: &str = "ingest:";
@@ -33,13 +37,36 @@ pub(super) enum Op {
     Inherit(StoreState),
 }
 
-/// What a slot is to hold.
+impl Op {
+    /// A memory in the slot and under the number it had where it comes from.
+    pub(super) fn restore(content: Box<Content>, from: &Stored) -> Self {
+        let MemoryId { slot, seq } = from.id;
+        let occupant = Occupant { seq, pinned: from.pinned, damaged: false, expires_at: from.expires_at };
+        Self::Restore { content, slot, occupant, written_at: from.written_at }
+    }
+}
+
+/// What a slot is to hold, with the errors that it will say.
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) encoded: Encoded,
     pub(super) residual: Option<Residual>,
     pub(super) search: Vec<f32>,
     pub(super) metadata: SlotMetadata,
+}
+
+impl Content {
+    /// Of what was just encoded and measured.
+    pub(super) fn measured(
+        encoded: Encoded,
+        residual: Option<Residual>,
+        search: &[f32],
+        metadata: SlotMetadata,
+    ) -> Box<Self> {
+        let encoded = Encoded { error: encoded.error * ROUNDING_MARGIN, ..encoded };
+        let margin = |residual: Residual| Residual { error: residual.error * ROUNDING_MARGIN, ..residual };
+        Box::new(Self { encoded, residual: residual.map(margin), search: search.to_vec(), metadata })
+    }
 }
 
 /// Operations that take effect together, durably, or not at all.
@@ -193,6 +220,22 @@ impl<'a> Transaction<'a> {
         self.ops.push(op);
     }
 
+    /// Stages a memory that is encoded already.
+    pub(super) fn push_content(
+        &mut self,
+        content: Box<Content>,
+        pinned: bool,
+        time_to_live: Option<u32>,
+    ) -> Result<()> {
+        let place = metadata_place(self.inner.header.uuid, 0);
+        let metadata_len = frame::seal(&content.metadata, place)?.len();
+        if let Some(key) = &content.metadata.key {
+            self.keys.insert(key.clone(), true);
+        }
+        self.ops.push(Op::Write { content, metadata_len, pinned, time_to_live });
+        Ok(())
+    }
+
     /// Commits a transaction of one record.
     pub(super) fn commit_one(self) -> Result<Put> {
         let Committed { ids, errors, evicted, residuals_dropped, .. } = self.commit()?;
@@ -258,12 +301,7 @@ impl<'a> Transaction<'a> {
             let seconds =
                 |time: std::time::Duration| u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX);
             self.ops.push(Op::Write {
-                content: Box::new(Content {
-                    encoded,
-                    residual,
-                    search: search.to_vec(),
-                    metadata: SlotMetadata { key, values },
-                }),
+                content: Content::measured(encoded, residual, search, SlotMetadata { key, values }),
                 metadata_len,
                 pinned,
                 time_to_live: time_to_live.map(seconds),

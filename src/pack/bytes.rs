@@ -1,0 +1,65 @@
+//! The bytes of a pack: mapped, or read into memory.
+
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// How a pack comes into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Loading {
+    /// Mapped where nobody may write to the file, as [`Store::export_pack`](crate::Store::export_pack) leaves it; read
+    /// into memory otherwise.
+    #[default]
+    Auto,
+    /// Mapped, whoever may write to it: what changes the file meanwhile changes what is read, or is found damaged.
+    /// Cutting the file short ends the process.
+    Mapped,
+    /// Read into memory, whole.
+    InMemory,
+}
+
+/// Bytes that begin at a multiple of eight, so that numbers can be read where they lie.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    Mapped(Mapping),
+    InMemory { words: Vec<u64>, len: usize },
+}
+
+impl Bytes {
+    /// The bytes of a file.
+    pub(super) fn open(path: &Path, loading: Loading) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let metadata = file.metadata().map_err(Error::io(path))?;
+        let mapped = match loading {
+            Loading::Auto => metadata.permissions().readonly(),
+            loading => loading == Loading::Mapped,
+        };
+        if mapped {
+            Mapping::of(&file, path).map(Self::Mapped)
+        } else {
+            Self::read(file, path, metadata.len())
+        }
+    }
+
+    fn read(mut file: File, path: &Path, len: u64) -> Result<Self> {
+        let too_long = |_| Error::NotAPack { path: path.to_owned(), cause: format!("{len} bytes long") };
+        let len = usize::try_from(len).map_err(too_long)?;
+        let mut words = vec![0_u64; len.div_ceil(8)];
+        file.read_exact(&mut bytemuck::cast_slice_mut(&mut words)[..len]).map_err(Error::io(path))?;
+        Ok(Self::InMemory { words, len })
+    }
+
+    pub(super) fn all(&self) -> &[u8] {
+        match self {
+            Self::Mapped(mapping) => mapping.bytes(),
+            Self::InMemory { words, len } => &bytemuck::cast_slice(words)[..*len],
+        }
+    }
+
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self, Self::Mapped(_))
+    }
+}

@@ -1,0 +1,324 @@
+//! Packs: immutable copies of stores, searched where they lie.
+//!
+//! A pack is one file that [`Store::export_pack`](crate::Store::export_pack) writes and nobody changes: codec, codes,
+//! search vectors, keys and metadata, in sections that are mapped and read in place. Opening one looks at its header and
+//! its codec, whatever its size; 64 KiB of the rest are looked at when they are first read. Any number of processes may
+//! have one open at once, and share its pages.
+
+mod blocks;
+mod bytes;
+mod lookup;
+mod search;
+mod write;
+
+pub use bytes::Loading;
+pub use lookup::{PackEntries, PackEntry, PackReport};
+pub(crate) use write::{Packed, Writer};
+
+use crate::clock::{self, Clock};
+use crate::codec::{self, Codec, Device};
+use crate::error::{Error, Result};
+use crate::memory::Memory;
+use crate::record::{Record, Records};
+use crate::search::Search;
+use crate::stored::Stored;
+use apcm_format::pack::{DATA_START, HEADER_LEN};
+use apcm_format::{DecodeError, Fingerprint, MemoryId, PackHeader, RecordShape, Similarity};
+use blocks::Blocks;
+use bytes::Bytes;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Options for opening a pack.
+#[derive(Clone)]
+pub struct PackBuilder {
+    device: Device,
+    loading: Loading,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for PackBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PackBuilder")
+            .field("device", &self.device)
+            .field("loading", &self.loading)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PackBuilder {
+    fn new() -> Self {
+        Self { device: Device::default(), loading: Loading::default(), clock: clock::system() }
+    }
+
+    /// Where the codec computes.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// How the file comes into memory.
+    pub fn loading(mut self, loading: Loading) -> Self {
+        self.loading = loading;
+        self
+    }
+
+    /// Where the time comes from, in seconds since 1970; the system's clock by default. Expired memories are not found.
+    pub fn clock(mut self, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Opens a pack.
+    ///
+    /// # Errors
+    /// As [`Pack::open`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Pack> {
+        let device = self.device;
+        self.open_in(path.as_ref(), |image| codec::load(image, device))
+    }
+
+    /// Opens a pack together with a codec of the user's own.
+    ///
+    /// # Errors
+    /// As [`Pack::open`], and [`CodecMismatch`](Error::CodecMismatch).
+    pub fn open_with_codec(self, path: impl AsRef<Path>, codec: impl Codec) -> Result<Pack> {
+        self.open_in(path.as_ref(), |image| {
+            let (in_file, given) = (codec::fingerprint(image), codec::fingerprint(&codec.image()?.encode()?));
+            if given == in_file { Ok(Box::new(codec)) } else { Err(Error::CodecMismatch { in_file, given }) }
+        })
+    }
+
+    fn open_in(self, path: &Path, load: impl FnOnce(&[u8]) -> Result<Box<dyn Codec>>) -> Result<Pack> {
+        let not_a_pack = |cause: String| Error::NotAPack { path: path.to_owned(), cause };
+        if cfg!(target_endian = "big") {
+            return Err(not_a_pack("packs are read in place, on little-endian machines".to_owned()));
+        }
+        // Asked before opening: opening a pipe would wait for somebody to write to it.
+        let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
+        if !metadata.is_file() {
+            return Err(not_a_pack("not a regular file".to_owned()));
+        }
+        // Looked at before the rest is read into memory: it may be anything, and long.
+        let header = read_header(path)?;
+        let layout = header.layout().map_err(corrupt_header)?;
+        let check = |len: u64| match layout.len() {
+            expected if expected == len => Ok(()),
+            expected => Err(not_a_pack(format!("{len} bytes long where its header says {expected}"))),
+        };
+        check(metadata.len())?;
+        let bytes = Bytes::open(path, self.loading)?;
+        check(bytes.all().len() as u64)?;
+        let blocks = Blocks::new(bytes, header, layout)?;
+        if blocks.raw(HEADER_LEN as u64..DATA_START).iter().any(|&byte| byte != 0) {
+            return Err(corrupt_header(DecodeError::Invalid { what: "a byte behind the header", found: 1 }));
+        }
+        let section = blocks.layout().codec.clone();
+        let image = blocks.get(&section, 0..section.end - section.start)?;
+        if codec::fingerprint(image) != blocks.header().fingerprint {
+            let cause = DecodeError::Checksum { what: "the codec's fingerprint" };
+            return Err(Error::Corrupt { what: "the codec in the pack".to_owned(), cause });
+        }
+        let codec = load(image)?;
+        let header = blocks.header();
+        if codec.shape() != header.shape
+            || codec.search_dims(header.similarity) != header.search_dims as usize
+        {
+            let found = header.search_dims.into();
+            let what = "the length of a search vector beside this codec";
+            return Err(corrupt_header(DecodeError::Invalid { what, found }));
+        }
+        Ok(Pack { path: path.to_owned(), blocks, codec, clock: self.clock })
+    }
+}
+
+fn read_header(path: &Path) -> Result<PackHeader> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    file.take(HEADER_LEN as u64).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    PackHeader::decode(&bytes).map_err(|cause| match cause {
+        DecodeError::Magic { .. } => {
+            Error::NotAPack { path: path.to_owned(), cause: "its first bytes are others".to_owned() }
+        }
+        DecodeError::TooNew { .. } => Error::TooNew { path: path.to_owned(), cause },
+        cause => corrupt_header(cause),
+    })
+}
+
+fn corrupt_header(cause: DecodeError) -> Error {
+    Error::Corrupt { what: "the pack's header".to_owned(), cause }
+}
+
+/// An immutable copy of a store, open for reading. Reads are never counted.
+///
+/// ```
+/// # use apcm::{Pack, PlainCodec, Record, Store};
+/// # fn main() -> apcm::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let (store, pack) = (folder.path().join("m.apcm"), folder.path().join("m.apack"));
+/// # let store = Store::builder().create(store, PlainCodec::new(&[2], 2)?)?;
+/// store.insert(&Record::vector(vec![1.0, 0.0])?)?;
+/// store.export_pack(&pack).run()?;
+/// let pack = Pack::open(&pack)?;
+/// let hits = pack.search(&Record::vector(vec![0.9, 0.1])?).k(3).run()?;
+/// assert_eq!(hits.len(), 1);
+/// # Ok(()) }
+/// ```
+pub struct Pack {
+    path: PathBuf,
+    blocks: Blocks,
+    codec: Box<dyn Codec>,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for Pack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pack")
+            .field("path", &self.path)
+            .field("header", self.header())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pack {
+    /// Options for opening.
+    pub fn builder() -> PackBuilder {
+        PackBuilder::new()
+    }
+
+    /// Opens a pack: mapped where nobody may write to the file, read into memory otherwise (see [`Loading`]).
+    ///
+    /// Cost, mapped: its header, its codec and the checksums of its blocks, four bytes each.
+    ///
+    /// # Errors
+    /// [`NotAPack`](Error::NotAPack) for other files and for packs that were cut short, [`TooNew`](Error::TooNew),
+    /// [`Corrupt`](Error::Corrupt), [`Io`](Error::Io), [`UnknownCodec`](Error::UnknownCodec).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open(path)
+    }
+
+    fn header(&self) -> &PackHeader {
+        self.blocks.header()
+    }
+
+    /// The pack's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is mapped, or was read into memory.
+    pub fn is_mapped(&self) -> bool {
+        self.blocks.is_mapped()
+    }
+
+    /// Memories in it, those that have expired since included.
+    pub fn len(&self) -> usize {
+        self.header().memories as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shape of every record.
+    pub fn shape(&self) -> RecordShape {
+        self.header().shape
+    }
+
+    /// What nearness means.
+    pub fn similarity(&self) -> Similarity {
+        self.header().similarity
+    }
+
+    /// Slots of the store that it was made from.
+    pub fn capacity(&self) -> u32 {
+        self.header().capacity
+    }
+
+    /// When it was made, in seconds since 1970.
+    pub fn created_at(&self) -> u64 {
+        self.header().created_at
+    }
+
+    /// The highest sequence number that the store had given.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.header().last_seq
+    }
+
+    /// The store that its values are keyed with.
+    pub(crate) fn store_uuid(&self) -> apcm_format::StoreUuid {
+        self.header().store
+    }
+
+    /// The codec in it.
+    pub fn codec(&self) -> &dyn Codec {
+        self.codec.as_ref()
+    }
+
+    /// Names the codec in it.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.header().fingerprint
+    }
+
+    /// Reads the nearest memory; `None` from an empty pack.
+    ///
+    /// # Errors
+    /// [`RecordShape`](Error::RecordShape), [`Corrupt`](Error::Corrupt) when a block that was read is damaged.
+    pub fn read(&self, query: &Record) -> Result<Option<Memory>> {
+        let Some(hit) = self.search(query).k(1).with_records().run()?.pop() else { return Ok(None) };
+        let Some(record) = hit.record else { return Ok(None) };
+        let (similarity, error) = (Some(hit.similarity), hit.error);
+        Ok(Some(Memory { id: hit.id, key: hit.key, metadata: hit.metadata, record, error, similarity }))
+    }
+
+    /// Starts a search for the nearest memories: see [`Search`].
+    pub fn search<'a>(&'a self, query: &Record) -> Search<'a> {
+        Search::new(self, Records::from(query))
+    }
+
+    /// Starts a search for each of several queries, answered by [`Search::run_all`].
+    pub fn search_many<'a>(&'a self, queries: &Records) -> Search<'a> {
+        Search::new(self, queries.clone())
+    }
+
+    /// Reads the memory with this key.
+    ///
+    /// # Errors
+    /// [`Corrupt`](Error::Corrupt).
+    pub fn get(&self, key: &[u8]) -> Result<Option<Memory>> {
+        self.with_key(key)?.map(|stored| self.decode(stored)).transpose()
+    }
+
+    /// Reads the memory with this id: ids are those of the store.
+    ///
+    /// # Errors
+    /// [`NotFound`](Error::NotFound), [`Corrupt`](Error::Corrupt).
+    pub fn get_id(&self, id: MemoryId) -> Result<Memory> {
+        self.with_id(id)?.ok_or(Error::NotFound { id }).and_then(|stored| self.decode(stored))
+    }
+
+    fn decode(&self, stored: Stored) -> Result<Memory> {
+        let records = crate::stored::decode_all(self.codec(), self.header().store, &[&stored])?;
+        Ok(stored.into_memory(records.get(0), None))
+    }
+
+    /// All memories in slot order that have not expired.
+    pub fn iter(&self) -> PackEntries<'_> {
+        PackEntries::new(self)
+    }
+
+    /// Looks at everything: every block, every memory, every key.
+    ///
+    /// # Errors
+    /// [`Corrupt`](Error::Corrupt), for the first damage.
+    pub fn verify(&self) -> Result<PackReport> {
+        self.look_at_everything()
+    }
+
+    /// The time, as slots keep it.
+    fn now(&self) -> u32 {
+        u32::try_from((self.clock)()).unwrap_or(u32::MAX)
+    }
+}

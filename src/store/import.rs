@@ -1,0 +1,199 @@
+//! Bringing a pack's memories into a store: into one that is there, or a new one that is as the old one was.
+
+use super::guard::callers;
+use super::transaction::Op;
+use super::transfer::{Transferred, as_they_are, batch, encode_again};
+use super::{Inner, Store, StoreBuilder};
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::pack::{Pack, PackEntry};
+use crate::record::check_shape;
+use crate::stored::Stored;
+use crate::whole_file::{folder_of, sync_folder};
+use apcm_format::StoreState;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// What an import did.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct ImportReport {
+    /// Memories that were put in.
+    pub memories: u64,
+    /// Memories that made room.
+    pub evicted: u64,
+    /// Whether they were encoded again, because the store has another codec.
+    pub encoded_again: bool,
+    /// Mean of the errors they had.
+    pub error_before: f64,
+    /// Mean squared error per element between what they were and what they are: 0 under the same codec.
+    pub error_added: f64,
+}
+
+type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
+
+/// An import of a pack; [`run`](Self::run) makes it.
+#[must_use = "nothing is imported until it is run"]
+pub struct Import<'a> {
+    store: &'a Store,
+    pack: &'a Pack,
+    progress: Option<Callback<'a>>,
+}
+
+impl fmt::Debug for Import<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Import").field("store", &self.store).field("pack", &self.pack).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Import<'a> {
+    pub(super) fn new(store: &'a Store, pack: &'a Pack) -> Self {
+        Self { store, pack, progress: None }
+    }
+
+    /// Called after each transaction with how many memories are in and how many there are; may stop the import.
+    pub fn progress(mut self, callback: impl FnMut(u64, u64) -> ControlFlow<()> + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Puts the pack's memories in as if they were written now: new ids, counts of 0, least used memories make room. Keys
+    /// replace what has them; metadata, pins, expiries and residuals come along.
+    ///
+    /// Under the same codec codes are taken as they are. Under another, memories are decoded and encoded again, and their
+    /// errors are at most the squares of the sums of roots.
+    ///
+    /// # Errors
+    /// [`RecordShape`](Error::RecordShape), [`Corrupt`](Error::Corrupt), [`Cancelled`](Error::Cancelled), and those of
+    /// [`insert`](Store::insert). Memories before the failure are in the store, durably.
+    pub fn run(mut self) -> Result<ImportReport> {
+        let inner = &self.store.inner;
+        inner.handle.writable()?;
+        check_shape(inner.header.shape, self.pack.shape())?;
+        let now = inner.now();
+        let mut report = ImportReport {
+            memories: 0,
+            evicted: 0,
+            encoded_again: self.pack.fingerprint() != inner.header.fingerprint,
+            error_before: 0.0,
+            error_added: 0.0,
+        };
+        in_batches(self.pack, |some| {
+            let moved = transferred(inner, self.pack, some, report.encoded_again)?;
+            let mut transaction = self.store.begin_write();
+            for (entry, moved) in some.iter().zip(moved) {
+                report.memories += 1;
+                report.error_before += f64::from(entry.error());
+                report.error_added += f64::from(moved.added);
+                let time_to_live = entry.stored().expires_at.map(|at| at.saturating_sub(now).max(1));
+                transaction.push_content(moved.content, entry.is_pinned(), time_to_live)?;
+            }
+            report.evicted += transaction.commit()?.evicted.len() as u64;
+            proceed(&mut self.progress, report.memories, self.pack)
+        })?;
+        let memories = (report.memories as f64).max(1.0);
+        report.error_before /= memories;
+        report.error_added /= memories;
+        Ok(report)
+    }
+}
+
+impl StoreBuilder {
+    /// Makes a store of a pack, and opens it: the same slots, ids, keys, metadata, pins, expiries and counts as the store
+    /// had that the pack was made from, and the same codec. Capacity and similarity are the pack's too.
+    ///
+    /// The store is filled in a folder of its own beside its name and gets that name when it is whole: a crash leaves the
+    /// folder, which may be deleted. `progress` is called with how many memories are in and how many there are, and may
+    /// stop it.
+    ///
+    /// # Errors
+    /// [`Exists`](Error::Exists), [`Corrupt`](Error::Corrupt), [`Cancelled`](Error::Cancelled), [`Io`](Error::Io): then
+    /// there is no store.
+    pub fn unpack(
+        self,
+        pack: &Pack,
+        path: impl AsRef<Path>,
+        mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Store> {
+        let path = path.as_ref();
+        if path.exists() {
+            return Err(Error::Exists { path: path.to_owned() });
+        }
+        let beside = folder_of(path);
+        let folder =
+            tempfile::Builder::new().prefix(".apcm-new-").tempdir_in(beside).map_err(Error::io(beside))?;
+        let partial = folder.path().join("store");
+        let codec = codec::load(&pack.codec().image()?.encode()?, self.device)?;
+        let builder = self.clone().capacity(pack.capacity()).similarity(pack.similarity());
+        let store = builder.create_boxed(&partial, codec)?;
+        fill(&store, pack, &mut Some(Box::new(&mut progress)))?;
+        store.close()?;
+        // A link is made only where nothing has the name; a rename would replace what came meanwhile.
+        std::fs::hard_link(&partial, path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
+            _ => Error::io(path)(error),
+        })?;
+        sync_folder(beside)?;
+        drop(folder);
+        self.open(path)
+    }
+}
+
+fn fill(store: &Store, pack: &Pack, progress: &mut Option<Callback<'_>>) -> Result<()> {
+    let inner = &store.inner;
+    let mut done = 0;
+    in_batches(pack, |some| {
+        let mut transaction = store.begin_write();
+        for (entry, moved) in some.iter().zip(transferred(inner, pack, some, false)?) {
+            if entry.id().slot >= inner.header.capacity {
+                return Err(Error::argument(
+                    "the slot of a memory",
+                    format!("below {}", inner.header.capacity),
+                    entry.id().slot,
+                ));
+            }
+            transaction.push(Op::restore(moved.content, entry.stored()));
+        }
+        transaction.commit()?;
+        let live = inner.live.read();
+        some.iter().for_each(|entry| live.counts().restore(entry.id().slot, entry.count()));
+        drop(live);
+        done += some.len() as u64;
+        proceed(progress, done, pack)
+    })?;
+    let mut transaction = store.begin_write();
+    let state = inner.live.read().state();
+    transaction.push(Op::Inherit(StoreState { next_seq: pack.last_seq().saturating_add(1), ..state }));
+    transaction.commit()?;
+    store.flush()
+}
+
+/// Goes over a pack's memories, some at a time.
+fn in_batches<'a>(pack: &'a Pack, mut take: impl FnMut(&[PackEntry<'a>]) -> Result<()>) -> Result<()> {
+    let mut entries = pack.iter();
+    loop {
+        let some = entries.by_ref().take(batch(pack.shape().values())).collect::<Result<Vec<_>>>()?;
+        if some.is_empty() {
+            return Ok(());
+        }
+        take(&some)?;
+    }
+}
+
+fn transferred(into: &Inner, pack: &Pack, some: &[PackEntry<'_>], again: bool) -> Result<Vec<Transferred>> {
+    let stored: Vec<&Stored> = some.iter().map(PackEntry::stored).collect();
+    match if again { PackEntry::records(some)? } else { None } {
+        Some(records) => encode_again(into, pack.store_uuid(), &stored, &records),
+        None => as_they_are(into, pack.store_uuid(), &stored),
+    }
+}
+
+fn proceed(progress: &mut Option<Callback<'_>>, done: u64, pack: &Pack) -> Result<()> {
+    if let Some(callback) = progress
+        && callers(|| callback(done, pack.len() as u64)).is_break()
+    {
+        return Err(Error::Cancelled);
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Exporting a pack: one snapshot, its values as they are.
+
+use super::file::read_codec;
+use super::guard::{callers, storage};
+use super::read::Snapshot;
+use super::tables::{KEYS, slot_place};
+use super::{Inner, Store};
+use crate::error::{Error, Result};
+use crate::pack::{Packed, Writer};
+use crate::whole_file;
+use apcm_format::{Features, PackHeader, PackRow, SlotKind, SlotRecord, StoreUuid};
+use rand::TryRng;
+use redb::{ReadOnlyTable, ReadableTable};
+use std::fmt;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// Memories whose search vectors are derived at a time; most numbers of those.
+const BATCH: usize = 4_096;
+const BATCH_NUMBERS: usize = 1 << 20;
+
+/// What a pack holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct PackedReport {
+    /// Memories in it.
+    pub memories: u64,
+    /// Bytes of its file.
+    pub bytes: u64,
+}
+
+type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
+
+/// An export into a pack; [`run`](Self::run) makes it.
+#[must_use = "nothing is written until it is run"]
+pub struct ExportPack<'a> {
+    store: &'a Store,
+    to: PathBuf,
+    progress: Option<Callback<'a>>,
+}
+
+impl fmt::Debug for ExportPack<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportPack").field("store", &self.store).field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+impl<'a> ExportPack<'a> {
+    pub(super) fn new(store: &'a Store, to: &Path) -> Self {
+        Self { store, to: to.to_owned(), progress: None }
+    }
+
+    /// Called now and then with how many memories were written and how many there are; may stop the export.
+    pub fn progress(mut self, callback: impl FnMut(u64, u64) -> ControlFlow<()> + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Writes the store as it is now, while others go on reading and writing: every memory that has not expired, with its
+    /// id, key, metadata, residual, pin, expiry and count.
+    ///
+    /// The file is built under a temporary name, marked read-only, synced, and renamed: a crash leaves all of it or
+    /// nothing. Cost: reads every slot once and derives its search vector; four bytes of memory a slot and a key.
+    ///
+    /// # Errors
+    /// [`Exists`](Error::Exists), [`Io`](Error::Io), [`Cancelled`](Error::Cancelled); [`Corrupt`](Error::Corrupt) for a
+    /// damaged memory, which a pack cannot hold: remove or [repair](Store::plan_repair) it first.
+    pub fn run(mut self) -> Result<PackedReport> {
+        let inner = &self.store.inner;
+        let snapshot = inner.reading("begin an export", || inner.snapshot())?;
+        let mut report = PackedReport { memories: 0, bytes: 0 };
+        whole_file::create(&self.to, None, |file| {
+            report = write(inner, &snapshot, file, &self.to, &mut self.progress)?;
+            // Nobody changes a pack, and whoever opens it sees that nobody does.
+            let mut permissions = file.metadata().map_err(Error::io(&self.to))?.permissions();
+            permissions.set_readonly(true);
+            file.set_permissions(permissions).map_err(Error::io(&self.to))
+        })?;
+        Ok(report)
+    }
+}
+
+fn write(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    file: &File,
+    to: &Path,
+    progress: &mut Option<Callback<'_>>,
+) -> Result<PackedReport> {
+    let now = inner.now();
+    let slots = inner.reading("read the slots", || slots_of(inner, snapshot, now))?;
+    let total = slots.len() as u64;
+    let mut uuid = [0; 16];
+    rand::rngs::SysRng
+        .try_fill_bytes(&mut uuid)
+        .map_err(|error| Error::io(to)(std::io::Error::other(error.to_string())))?;
+    let from = &inner.header;
+    let header = PackHeader {
+        uuid: StoreUuid(uuid),
+        store: from.uuid,
+        features: Features::default(),
+        capacity: from.capacity,
+        similarity: from.similarity,
+        shape: from.shape,
+        search_dims: from.search_dims,
+        fingerprint: from.fingerprint,
+        created_at: now.into(),
+        last_seq: inner.live.read().state().next_seq.saturating_sub(1),
+        memories: slots.len() as u32,
+        keys: 0,
+        codec_len: 0,
+        memories_len: 0,
+        blocks_crc: 0,
+    };
+    let image = inner.reading("read the codec", || read_codec(&snapshot.transaction, from, u64::MAX))?;
+    let mut writer = Writer::new(file, to, header, &image)?;
+    drop(image);
+    let at_once = BATCH.min(BATCH_NUMBERS / from.search_dims as usize).max(1);
+    let mut done = 0;
+    for slots in slots.chunks(at_once) {
+        let batch = inner.reading("read the memories", || {
+            slots.iter().map(|&slot| packed(inner, snapshot, slot)).collect()
+        })?;
+        let (batch, codes): (Vec<Packed>, Vec<Vec<u8>>) = Vec::into_iter(batch).unzip();
+        let codes: Vec<&[u8]> = codes.iter().map(Vec::as_slice).collect();
+        writer.add(batch, &inner.codec.search_vectors(&codes, from.similarity)?)?;
+        done += slots.len() as u64;
+        if let Some(callback) = progress
+            && callers(|| callback(done, total)).is_break()
+        {
+            return Err(Error::Cancelled);
+        }
+    }
+    inner.reading("read the keys", || {
+        let keys = snapshot.transaction.open_table(KEYS).map_err(storage("open a table"))?;
+        for entry in keys.iter().map_err(storage("read the keys"))? {
+            let (key, slot) = entry.map_err(storage("read the keys"))?;
+            // The row of a key counts only where its slot names the key in return.
+            if let Ok(row) = slots.binary_search(&slot.value())
+                && inner.metadata(snapshot, slot.value())?.key.as_deref() == Some(key.value())
+            {
+                writer.key(row as u32);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(PackedReport { memories: total, bytes: writer.finish()? })
+}
+
+/// Slots whose memories have not expired, in order.
+fn slots_of(inner: &Inner, snapshot: &Snapshot, now: u32) -> Result<Vec<u32>> {
+    let mut slots = Vec::new();
+    for entry in snapshot.slots.iter().map_err(storage("read the slots"))? {
+        let (slot, value) = entry.map_err(storage("read the slots"))?;
+        let record = inner.slot_record(slot.value(), value.value())?;
+        if record.expires_at.is_none_or(|at| at > now) {
+            slots.push(slot.value());
+        }
+    }
+    Ok(slots)
+}
+
+/// A memory as it is stored, and its code.
+fn packed(inner: &Inner, snapshot: &Snapshot, slot: u32) -> Result<(Packed, Vec<u8>)> {
+    let stored = inner.stored_in(snapshot, slot, None)?;
+    // Looked at once more for what a row says that is not in it.
+    let value = snapshot.slots.get(slot).map_err(storage("look up a slot"))?;
+    let (Some(stored), Some(value)) = (stored, value) else { return Err(super::read::vanished(slot)) };
+    let record = value.value().to_vec();
+    let known = SlotRecord::decode(&record, slot_place(inner.header.uuid, slot))?;
+    if known.kind != SlotKind::Record {
+        let cause =
+            apcm_format::DecodeError::Invalid { what: "the kind of a slot", found: known.kind as u64 };
+        return Err(Error::Corrupt { what: format!("slot {slot}"), cause });
+    }
+    stored.residual(inner.header.uuid)?;
+    let metadata = raw(&snapshot.metadata, slot)?;
+    let residual = stored.residual.unwrap_or_default();
+    let row = PackRow {
+        offset: 0,
+        seq: known.seq,
+        error: known.error,
+        slot,
+        record_len: record.len() as u32,
+        metadata_len: metadata.len() as u32,
+        residual_len: residual.len() as u32,
+        expires_at: known.expires_at.unwrap_or(0),
+        count: inner.count_of(stored.id),
+    };
+    Ok((Packed { row, record, metadata, residual }, stored.code))
+}
+
+fn raw(table: &ReadOnlyTable<u32, &'static [u8]>, slot: u32) -> Result<Vec<u8>> {
+    let value = table.get(slot).map_err(storage("look up metadata"))?;
+    Ok(value.map(|value| value.value().to_vec()).unwrap_or_default())
+}

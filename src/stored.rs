@@ -1,0 +1,128 @@
+//! A memory as it is stored, and back to what it was.
+
+use crate::codec::fidelity::restore;
+use crate::codec::{Codec, StoredCode};
+use crate::error::{Error, Result};
+use crate::memory::{Hit, Memory};
+use crate::record::{Record, Records};
+use apcm_format::{DecodeError, MemoryId, Place, ResidualRecord, SlotMetadata, SlotRecord, StoreUuid, Table};
+
+/// A slot's stored form, copied out of where it was read: nothing of the file is held on to.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub(crate) id: MemoryId,
+    pub(crate) code: Vec<u8>,
+    pub(crate) without_predictor: bool,
+    pub(crate) pinned: bool,
+    pub(crate) written_at: u32,
+    pub(crate) expires_at: Option<u32>,
+    pub(crate) error: f32,
+    pub(crate) norm: f32,
+    pub(crate) metadata: SlotMetadata,
+    /// Its residual's stored bytes, not yet looked at.
+    pub(crate) residual: Option<Vec<u8>>,
+}
+
+impl Stored {
+    pub(crate) fn new(
+        slot: u32,
+        record: &SlotRecord<'_>,
+        metadata: SlotMetadata,
+        residual: Option<Vec<u8>>,
+    ) -> Self {
+        Self {
+            id: MemoryId { slot, seq: record.seq },
+            code: record.code.to_vec(),
+            without_predictor: record.flags.without_predictor,
+            pinned: record.flags.pinned,
+            written_at: record.written_at,
+            expires_at: record.expires_at,
+            error: record.error.get(),
+            norm: record.norm.get(),
+            metadata,
+            residual,
+        }
+    }
+
+    pub(crate) fn is_there(&self, now: u32) -> bool {
+        self.expires_at.is_none_or(|at| at > now)
+    }
+
+    /// What is kept beside its code, checked: it belongs to this very write.
+    ///
+    /// # Errors
+    /// [`Corrupt`](Error::Corrupt).
+    pub(crate) fn residual(&self, store: StoreUuid) -> Result<Option<ResidualRecord<'_>>> {
+        let Some(bytes) = &self.residual else { return Ok(None) };
+        let place = Place::numbered(store, Table::Residuals, self.id.slot.into());
+        let residual =
+            ResidualRecord::decode(bytes, place).map_err(|cause| corrupt_residual(self.id.slot, cause))?;
+        if residual.seq != self.id.seq {
+            let what = "the write that a residual belongs to";
+            let cause = DecodeError::Invalid { what, found: residual.seq };
+            return Err(corrupt_residual(self.id.slot, cause));
+        }
+        Ok(Some(residual))
+    }
+
+    pub(crate) fn into_memory(self, record: Record, similarity: Option<f32>) -> Memory {
+        Memory {
+            id: self.id,
+            key: self.metadata.key,
+            metadata: self.metadata.values,
+            record,
+            error: self.error,
+            similarity,
+        }
+    }
+}
+
+/// Decodes memories in one go, each with its residual.
+pub(crate) fn decode_all(codec: &dyn Codec, store: StoreUuid, all: &[&Stored]) -> Result<Records> {
+    let codes: Vec<StoredCode<'_>> = all
+        .iter()
+        .map(|stored| StoredCode { bytes: &stored.code, without_predictor: stored.without_predictor })
+        .collect();
+    let slot = all.first().map_or(0, |stored| stored.id.slot);
+    let mut records = codec.decode(&codes).map_err(|error| match error {
+        // A code that passed its checksum and that the codec refuses all the same.
+        Error::Format(cause) => Error::Corrupt { what: format!("the code in slot {slot}"), cause },
+        other => other,
+    })?;
+    for (index, stored) in all.iter().enumerate() {
+        let Some(residual) = stored.residual(store)? else { continue };
+        restore(residual.form, residual.payload, records.row_mut(index)).map_err(|error| match error {
+            Error::Format(cause) => corrupt_residual(stored.id.slot, cause),
+            other => other,
+        })?;
+    }
+    Ok(records)
+}
+
+/// What a search gives back of what it found: memories and their similarities, with records where they are asked for.
+pub(crate) fn hits(
+    codec: &dyn Codec,
+    store: StoreUuid,
+    found: Vec<(Stored, f32)>,
+    with_records: bool,
+) -> Result<Vec<Hit>> {
+    let records = if with_records && !found.is_empty() {
+        let stored: Vec<&Stored> = found.iter().map(|(stored, _)| stored).collect();
+        Some(decode_all(codec, store, &stored)?)
+    } else {
+        None
+    };
+    let hit = |(index, (stored, similarity)): (usize, (Stored, f32))| Hit {
+        id: stored.id,
+        key: stored.metadata.key,
+        metadata: stored.metadata.values,
+        similarity,
+        error: stored.error,
+        record: records.as_ref().map(|records| records.get(index)),
+    };
+    Ok(found.into_iter().enumerate().map(hit).collect())
+}
+
+pub(crate) fn corrupt_residual(slot: u32, cause: DecodeError) -> Error {
+    Error::Corrupt { what: format!("the residual of slot {slot}"), cause }
+}
