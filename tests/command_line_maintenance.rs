@@ -101,3 +101,42 @@ fn damage_is_found_planned_mended_and_salvaged() {
     }
     drop(holder);
 }
+
+#[test]
+fn a_pack_is_made_searched_verified_and_unpacked() {
+    let shell = Shell::new();
+    shell.filled();
+    npy::write(&shell.home.file("seven.npy"), &[12], &noise(2_400, 5)[84..96]).unwrap();
+    let report = shell.json(&["pack", "m.apcm", "--out", "m.apack"]);
+    let bytes = std::fs::metadata(shell.home.file("m.apack")).unwrap().len();
+    assert_eq!((&report["memories"], &report["bytes"]), (&100.into(), &bytes.into()));
+    let search = |file| shell.json(&["search", file, "--queries", "seven.npy", "--k", "5"]);
+    assert_eq!(search("m.apack"), search("m.apcm"));
+    let get = |file: &str, out: &str| {
+        shell.json(&["get", file, "7", "--out", out]);
+        std::fs::read(shell.home.file(out)).unwrap()
+    };
+    assert!(get("m.apack", "a.npy") == get("m.apcm", "b.npy"));
+    assert_eq!(shell.json(&["verify", "m.apack"])["pack"]["keys"], 100);
+    let (code, text) = shell.fails(&["get", "m.apack", "700", "--out", "x.npy"]);
+    assert!(code == 3 && text.contains("700"), "{text}");
+
+    assert_eq!(shell.json(&["unpack", "m.apack", "--out", "again.apcm"])["memories"], 100);
+    assert_eq!(search("again.apcm"), search("m.apcm"));
+    assert!(found(&shell, &["verify", "again.apcm"], 0)["ok"] == true);
+    let report = shell.json(&["unpack", "m.apack", "--into", "m.apcm"]);
+    let expected = serde_json::json!([100, 0, false]);
+    assert_eq!(serde_json::json!([report["memories"], report["evicted"], report["encoded_again"]]), expected);
+    assert_eq!(shell.json(&["stats", "m.apcm"])["occupied"], 100, "keys replace what has them");
+
+    let (code, text) = shell.fails(&["unpack", "m.apack", "--out", "again.apcm"]);
+    assert!(code == 1 && text.contains("there already"), "{text}");
+    let (code, text) = shell.fails(&["unpack", "m.apcm", "--out", "x.apcm"]);
+    assert!(code == 4 && text.contains("not an apcm pack") && text.contains("apcm pack"), "{text}");
+    assert_eq!(shell.fails(&["unpack", "m.apack"]).0, 2);
+    let mut flipped = std::fs::read(shell.home.file("m.apack")).unwrap();
+    flipped[9_000] ^= 4;
+    std::fs::write(shell.home.file("flipped.apack"), flipped).unwrap();
+    let (code, text) = shell.fails(&["verify", "flipped.apack"]);
+    assert!(code == 4 && text.contains("damaged"), "{text}");
+}

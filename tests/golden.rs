@@ -4,7 +4,9 @@
 
 mod common;
 
-use apcm::{Attributes, Error, Fidelity, MemoryId, Metadata, PlainCodec, Record, Similarity, Store, Value};
+use apcm::{
+    Attributes, Error, Fidelity, MemoryId, Metadata, Pack, PlainCodec, Record, Similarity, Store, Value,
+};
 use apcm_format::StoreHeader;
 use common::Home;
 use redb::ReadableDatabase;
@@ -15,6 +17,8 @@ use std::time::Duration;
 const FOLDER: &str = "tests/golden/v1";
 /// BLAKE3 of `expected.json`, which has those of the files: a fixture that was swapped is seen.
 const EXPECTED_HASH: &str = "9693ade6feba6f0203702ef9ee6fab1b6e3cf1f08f9d2db5a55fb455b26f769c";
+/// BLAKE3 of `good.apack`, which `apcm pack` made of `good.apcm`.
+const PACK_HASH: &str = "f5ea4c22ca34157df2ecf291917d40e32cac93a6ecb2fcfd843613bef96e98b3";
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
@@ -114,6 +118,22 @@ fn a_good_file_holds_what_it_held() {
     assert_eq!(put.id.seq, expected()["next_seq"].as_u64().unwrap());
     store.close().unwrap();
     assert!(Store::verify(&path).run().unwrap().ok);
+}
+
+#[test]
+fn a_good_pack_holds_what_the_store_held() {
+    assert_eq!(hash(&fixture("good.apack")), PACK_HASH, "good.apack was swapped");
+    let pack = Pack::builder().clock(|| 1_800_000_000).open(fixture("good.apack")).unwrap();
+    pack.verify().unwrap();
+    let home = Home::new();
+    let path = home.file("unpacked.apcm");
+    let store = clocked().unpack(&pack, &path, |_, _| std::ops::ControlFlow::Continue(())).unwrap();
+    let (unpacked, expected) = (content(&store), expected());
+    for field in ["capacity", "shape", "centred", "fingerprint", "memories"] {
+        assert_eq!(unpacked[field], expected["content"][field], "{field}");
+    }
+    let put = store.insert(&Record::new(&[2, 2], vec![0.5, 0.25, -1.0, 2.0]).unwrap()).unwrap();
+    assert_eq!(put.id.seq, expected["next_seq"].as_u64().unwrap());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use apcm::{Error, FlowCodec, PlainCodec, QuantizerSpec, Records, Store};
+use apcm::{Error, FlowCodec, Loading, Pack, PlainCodec, QuantizerSpec, Records, Store};
 use apcm_format::{Place, SlotRecord, Table, limits};
 use common::tamper::{SLOTS, tamper};
 use common::{Home, axis, gaussian, records};
@@ -109,4 +109,26 @@ fn a_slot_takes_the_memory_that_is_stated() {
         "{left} bytes, {stated} stated, a file of {file}"
     );
     assert_eq!(stated as u64 % slots as u64, 0, "a number of bytes for each slot");
+}
+
+#[test]
+fn opening_a_mapped_pack_takes_a_byte_a_block() {
+    let _alone = ALONE.lock();
+    let home = Home::new();
+    let (slots, dims) = (20_000, 48);
+    let codec = PlainCodec::new(&[dims], dims).unwrap();
+    let store = Store::builder().capacity(slots as u32).create(&home.path, codec).unwrap();
+    let mut transaction = store.begin_write();
+    transaction.insert_all(&records(&[dims], gaussian(slots * dims, 5))).unwrap();
+    transaction.commit().unwrap();
+    let path = home.file("m.apack");
+    let bytes = store.export_pack(&path).run().unwrap().bytes as usize;
+    drop(store);
+    let (pack, peak, left) = measured(|| Pack::open(&path).unwrap());
+    assert!(pack.is_mapped() && pack.len() == slots);
+    let most = bytes / (64 << 10) + (16 << 10);
+    assert!(bytes > 4 << 20 && peak < most && left < most, "{peak} bytes, {left} left, of {bytes}");
+    drop(pack);
+    let (pack, peak, _) = measured(|| Pack::builder().loading(Loading::InMemory).open(&path).unwrap());
+    assert!(peak > bytes && peak < bytes + most && !pack.is_mapped(), "{peak} bytes of {bytes}");
 }

@@ -431,7 +431,8 @@ fn a_pack_that_lies_under_right_checksums_is_found_out() {
     };
     let (rows, keys) = (layout.rows.start as usize, layout.keys.start as usize);
     assert!(lie(&|_| ()).iter().all(Result::is_ok), "nothing changed, nothing found");
-    let lies: [(&str, &dyn Fn(&mut Vec<u8>)); 7] = [
+    type Lie<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
+    let lies: [Lie<'_>; 7] = [
         ("a row beyond the memories", &|bytes| bytes[rows + 7] = 0x7f),
         ("a row of another length", &|bytes| bytes[rows + 20..rows + 24].fill(0xff)),
         ("a row of another slot", &|bytes| bytes[rows + 16] ^= 1),

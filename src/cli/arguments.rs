@@ -100,6 +100,14 @@ pub(super) enum Command {
     /// Copy a store as it is now into another file
     #[command(after_help = "Example:\n  apcm backup memory.apcm --out backup.apcm")]
     Backup(CopyTo),
+    /// Write a store into a pack: an immutable file that is mapped and searched in place; search, get and verify take it
+    #[command(after_help = "Examples:\n  apcm pack memory.apcm --out memory.apack\n  \
+                            apcm search memory.apack --queries q.npy --k 5")]
+    Pack(CopyTo),
+    /// Make a store of a pack, as the store was; or put the pack's memories into one that is there
+    #[command(after_help = "Examples:\n  apcm unpack memory.apack --out memory.apcm\n  \
+                            apcm unpack memory.apack --into other.apcm")]
+    Unpack(Unpack),
     /// Make a file as small as its contents allow
     #[command(after_help = "Example:\n  apcm compact memory.apcm")]
     Compact(Compact),
@@ -469,6 +477,18 @@ pub(super) struct Repair {
     /// Do what was said
     #[arg(long)]
     pub(super) apply: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Unpack {
+    /// The pack
+    pub(super) pack: PathBuf,
+    /// File for the new store; it must not be there
+    #[arg(long, required_unless_present = "into", conflicts_with = "into")]
+    pub(super) out: Option<PathBuf>,
+    /// Store to put the memories into, as if they were written now
+    #[arg(long)]
+    pub(super) into: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

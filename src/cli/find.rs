@@ -5,17 +5,38 @@ use super::{Failure, Outcome, output};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::ingest::{Dataset, npy};
+use crate::pack::Pack;
 use crate::store::{Entry, Store};
 use serde_json::json;
 use std::io::Write;
+use std::path::Path;
 
 /// Values that are decoded at a time: 64 MiB of them.
 const EXPORT_VALUES: usize = 1 << 24;
 
+/// Where memories are: a store, opened for reading, or a pack.
+enum Source {
+    Store(Box<Store>),
+    Pack(Box<Pack>),
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self> {
+        if Pack::is_one(path) {
+            Ok(Self::Pack(Box::new(Pack::open(path)?)))
+        } else {
+            Ok(Self::Store(Box::new(Store::open_read_only(path)?)))
+        }
+    }
+}
+
 pub(super) fn get(arguments: &Get, json: bool) -> Outcome {
-    let store = Store::open_read_only(&arguments.store)?;
-    let memory =
-        store.peek_key(arguments.key.as_bytes())?.ok_or_else(|| Failure::NoKey(arguments.key.clone()))?;
+    let key = arguments.key.as_bytes();
+    let memory = match Source::open(&arguments.store)? {
+        Source::Store(store) => store.peek_key(key)?,
+        Source::Pack(pack) => pack.get(key)?,
+    }
+    .ok_or_else(|| Failure::NoKey(arguments.key.clone()))?;
     npy::write(&arguments.out, &memory.record.shape().dims(), memory.record.values())?;
     let document = json!({
         "id": memory.id.to_string(),
@@ -31,9 +52,17 @@ pub(super) fn get(arguments: &Get, json: bool) -> Outcome {
 }
 
 pub(super) fn search(arguments: &Search, json: bool) -> Outcome {
-    let store = Store::open_read_only(&arguments.store)?;
-    let queries = Dataset::open_as(&arguments.queries, store.description().shape)?.load()?;
-    let mut search = store.search_many(&queries).k(arguments.k);
+    let source = Source::open(&arguments.store)?;
+    let shape = match &source {
+        Source::Store(store) => store.description().shape,
+        Source::Pack(pack) => pack.shape(),
+    };
+    let queries = Dataset::open_as(&arguments.queries, shape)?.load()?;
+    let search = match &source {
+        Source::Store(store) => store.search_many(&queries),
+        Source::Pack(pack) => pack.search_many(&queries),
+    };
+    let mut search = search.k(arguments.k);
     if let Some(floor) = arguments.min_similarity {
         search = search.min_similarity(floor);
     }

@@ -1,17 +1,30 @@
 //! Commands that look after a file.
 
-use super::arguments::{Compact, CopyTo, Repair, Verify};
+use super::arguments::{Compact, CopyTo, Repair, Unpack, Verify};
 use super::{Failure, Outcome, output};
 use crate::error::Error;
+use crate::pack::Pack;
 use crate::store::{Damage, Store, VerifyReport};
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// Damages that are listed one by one in a terminal.
 const LISTED: usize = 20;
 
 pub(super) fn verify(arguments: &Verify, json: bool) -> Outcome {
+    if Pack::is_one(&arguments.store) {
+        let report = Pack::open(&arguments.store)?.verify()?;
+        return output::result(json, &json!({ "ok": true, "pack": report }), || {
+            format!(
+                "nothing is damaged: {} memories, {} keys, {} blocks",
+                output::count(report.memories),
+                output::count(report.keys),
+                output::count(report.blocks)
+            )
+        });
+    }
     let bar = output::bar(0, "verifying");
     let report = Store::verify(&arguments.store).progress(moving(&bar)).run()?;
     bar.finish_and_clear();
@@ -74,23 +87,63 @@ pub(super) fn salvage(arguments: &CopyTo, json: bool) -> Outcome {
     })
 }
 
+/// Opens a store beside other readers; a file that was not closed cleanly cannot be read only, and is recovered first.
+fn open(store: &Path) -> Result<Store, Error> {
+    match Store::open_read_only(store) {
+        Err(Error::NeedsRecovery { .. }) => Store::open(store),
+        other => other,
+    }
+}
+
+pub(super) fn pack(arguments: &CopyTo, json: bool) -> Outcome {
+    let store = open(&arguments.store)?;
+    let bar = output::bar(0, "packing");
+    let report = store.export_pack(&arguments.out).progress(moving(&bar)).run()?;
+    bar.finish_and_clear();
+    output::result(json, &report, || copied(report.memories, &arguments.out, report.bytes))
+}
+
+pub(super) fn unpack(arguments: &Unpack, json: bool) -> Outcome {
+    let pack = Pack::open(&arguments.pack)?;
+    let bar = output::bar(0, "unpacking");
+    match (&arguments.into, &arguments.out) {
+        (Some(into), _) => {
+            let store = Store::open(into)?;
+            let report = store.import(&pack).progress(moving(&bar)).run()?;
+            store.close()?;
+            bar.finish_and_clear();
+            output::result(json, &report, || {
+                let added = if report.encoded_again {
+                    format!("; encoded again, which added {:.3e} to their error", report.error_added)
+                } else {
+                    String::new()
+                };
+                let (memories, evicted) = (output::count(report.memories), output::count(report.evicted));
+                format!("{memories} memories put into {}, {evicted} made room{added}", into.display())
+            })
+        }
+        (None, Some(out)) => {
+            let store = Store::builder().unpack(&pack, out, moving(&bar))?;
+            let (memories, bytes) = (store.len() as u64, store.stats()?.file_bytes);
+            store.close()?;
+            bar.finish_and_clear();
+            let document = json!({ "memories": memories, "bytes": bytes });
+            output::result(json, &document, || copied(memories, out, bytes))
+        }
+        (None, None) => Err(Error::argument("where to unpack", "--out or --into", "neither").into()),
+    }
+}
+
+fn copied(memories: u64, to: &Path, bytes: u64) -> String {
+    format!("{} memories in {}, {}", output::count(memories), to.display(), output::bytes(bytes as f64))
+}
+
 pub(super) fn backup(arguments: &CopyTo, json: bool) -> Outcome {
-    // Beside other readers; a file that was not closed cleanly cannot be read only, and is recovered first.
-    let store = match Store::open_read_only(&arguments.store) {
-        Err(Error::NeedsRecovery { .. }) => Store::open(&arguments.store)?,
-        other => other?,
-    };
+    let store = open(&arguments.store)?;
     let bar = output::bar(0, "copying");
     let report = store.backup(&arguments.out).progress(moving(&bar)).run()?;
     bar.finish_and_clear();
-    output::result(json, &report, || {
-        format!(
-            "{} memories in {}, {}",
-            output::count(report.memories),
-            arguments.out.display(),
-            output::bytes(report.bytes as f64)
-        )
-    })
+    output::result(json, &report, || copied(report.memories, &arguments.out, report.bytes))
 }
 
 /// Moves a bar; nothing is ever stopped by it.

@@ -75,6 +75,8 @@ pub fn main() -> ExitCode {
         Command::Repair(repair) => maintain::repair(&repair, json),
         Command::Salvage(salvage) => maintain::salvage(&salvage, json),
         Command::Backup(backup) => maintain::backup(&backup, json),
+        Command::Pack(pack) => maintain::pack(&pack, json),
+        Command::Unpack(unpack) => maintain::unpack(&unpack, json),
         Command::Compact(compact) => maintain::compact(&compact, json),
         Command::Completions { shell } => arguments::completions(shell),
     };
@@ -99,9 +101,11 @@ fn code(error: &Error) -> u8 {
     match error {
         Error::Argument { .. } | Error::Filter { .. } => exit::USAGE,
         Error::NotFound { .. } => exit::NOT_FOUND,
-        Error::NotAStore { .. } | Error::TooNew { .. } | Error::Corrupt { .. } | Error::Format(_) => {
-            exit::NOT_A_STORE
-        }
+        Error::NotAStore { .. }
+        | Error::NotAPack { .. }
+        | Error::TooNew { .. }
+        | Error::Corrupt { .. }
+        | Error::Format(_) => exit::NOT_A_STORE,
         error if crate::store::is_damage(error) => exit::NOT_A_STORE,
         Error::Locked { .. } => exit::LOCKED,
         Error::CodecMismatch { .. } | Error::UnknownCodec { .. } => exit::CODEC_MISMATCH,
@@ -114,6 +118,7 @@ fn hint(error: &Error) -> Option<&'static str> {
     match error {
         error if crate::store::is_damage(error) => Some("`apcm verify` says what is damaged"),
         Error::NotAStore { .. } => Some("`apcm create` makes one"),
+        Error::NotAPack { .. } => Some("`apcm pack STORE --out PACK` makes one"),
         Error::Locked { .. } => Some("close the program that has it open for writing"),
         Error::NeedsRecovery { .. } => Some("`apcm stats STORE --recover` does that"),
         Error::OverBudget { .. } => {

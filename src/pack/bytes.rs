@@ -52,6 +52,12 @@ impl Bytes {
         Ok(Self::InMemory { words, len })
     }
 
+    pub(super) fn copy_of(bytes: &[u8]) -> Self {
+        let mut words = vec![0_u64; bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        Self::InMemory { words, len: bytes.len() }
+    }
+
     pub(super) fn all(&self) -> &[u8] {
         match self {
             Self::Mapped(mapping) => mapping.bytes(),

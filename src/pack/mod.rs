@@ -23,7 +23,7 @@ use crate::record::{Record, Records};
 use crate::search::Search;
 use crate::stored::Stored;
 use apcm_format::pack::{DATA_START, HEADER_LEN};
-use apcm_format::{DecodeError, Fingerprint, MemoryId, PackHeader, RecordShape, Similarity};
+use apcm_format::{DecodeError, Fingerprint, MemoryId, PackHeader, PackLayout, RecordShape, Similarity};
 use blocks::Blocks;
 use bytes::Bytes;
 use std::io::Read;
@@ -75,8 +75,9 @@ impl PackBuilder {
     /// # Errors
     /// As [`Pack::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<Pack> {
-        let device = self.device;
-        self.open_in(path.as_ref(), |image| codec::load(image, device))
+        let (path, device) = (path.as_ref(), self.device);
+        let bytes = self.bytes_of(path)?;
+        self.finish(path, bytes, |image| codec::load(image, device))
     }
 
     /// Opens a pack together with a codec of the user's own.
@@ -84,32 +85,47 @@ impl PackBuilder {
     /// # Errors
     /// As [`Pack::open`], and [`CodecMismatch`](Error::CodecMismatch).
     pub fn open_with_codec(self, path: impl AsRef<Path>, codec: impl Codec) -> Result<Pack> {
-        self.open_in(path.as_ref(), |image| {
+        let path = path.as_ref();
+        let bytes = self.bytes_of(path)?;
+        self.finish(path, bytes, |image| {
             let (in_file, given) = (codec::fingerprint(image), codec::fingerprint(&codec.image()?.encode()?));
             if given == in_file { Ok(Box::new(codec)) } else { Err(Error::CodecMismatch { in_file, given }) }
         })
     }
 
-    fn open_in(self, path: &Path, load: impl FnOnce(&[u8]) -> Result<Box<dyn Codec>>) -> Result<Pack> {
-        let not_a_pack = |cause: String| Error::NotAPack { path: path.to_owned(), cause };
-        if cfg!(target_endian = "big") {
-            return Err(not_a_pack("packs are read in place, on little-endian machines".to_owned()));
-        }
+    /// Opens a pack that is in memory already, as part of a program or come over a network; it is copied.
+    ///
+    /// # Errors
+    /// As [`Pack::open`].
+    pub fn from_bytes(self, bytes: &[u8]) -> Result<Pack> {
+        let device = self.device;
+        self.finish(Path::new("bytes in memory"), Bytes::copy_of(bytes), |image| codec::load(image, device))
+    }
+
+    fn bytes_of(&self, path: &Path) -> Result<Bytes> {
         // Asked before opening: opening a pipe would wait for somebody to write to it.
         let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
         if !metadata.is_file() {
-            return Err(not_a_pack("not a regular file".to_owned()));
+            return Err(Error::NotAPack { path: path.to_owned(), cause: "not a regular file".to_owned() });
         }
         // Looked at before the rest is read into memory: it may be anything, and long.
-        let header = read_header(path)?;
-        let layout = header.layout().map_err(corrupt_header)?;
-        let check = |len: u64| match layout.len() {
-            expected if expected == len => Ok(()),
-            expected => Err(not_a_pack(format!("{len} bytes long where its header says {expected}"))),
-        };
-        check(metadata.len())?;
-        let bytes = Bytes::open(path, self.loading)?;
-        check(bytes.all().len() as u64)?;
+        check_len(path, &read_header(path)?, metadata.len())?;
+        Bytes::open(path, self.loading)
+    }
+
+    fn finish(
+        self,
+        path: &Path,
+        bytes: Bytes,
+        load: impl FnOnce(&[u8]) -> Result<Box<dyn Codec>>,
+    ) -> Result<Pack> {
+        if cfg!(target_endian = "big") {
+            let cause = "packs are read in place, on little-endian machines".to_owned();
+            return Err(Error::NotAPack { path: path.to_owned(), cause });
+        }
+        let all = bytes.all();
+        let header = decode_header(path, all.get(..HEADER_LEN).unwrap_or(all))?;
+        let layout = check_len(path, &header, all.len() as u64)?;
         let blocks = Blocks::new(bytes, header, layout)?;
         if blocks.raw(HEADER_LEN as u64..DATA_START).iter().any(|&byte| byte != 0) {
             return Err(corrupt_header(DecodeError::Invalid { what: "a byte behind the header", found: 1 }));
@@ -133,11 +149,25 @@ impl PackBuilder {
     }
 }
 
+/// Where everything is, in bytes that are as long as the header says.
+fn check_len(path: &Path, header: &PackHeader, len: u64) -> Result<PackLayout> {
+    let layout = header.layout().map_err(corrupt_header)?;
+    if layout.len() == len {
+        return Ok(layout);
+    }
+    let cause = format!("{len} bytes long where its header says {}", layout.len());
+    Err(Error::NotAPack { path: path.to_owned(), cause })
+}
+
 fn read_header(path: &Path) -> Result<PackHeader> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
     file.take(HEADER_LEN as u64).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    PackHeader::decode(&bytes).map_err(|cause| match cause {
+    decode_header(path, &bytes)
+}
+
+fn decode_header(path: &Path, bytes: &[u8]) -> Result<PackHeader> {
+    PackHeader::decode(bytes).map_err(|cause| match cause {
         DecodeError::Magic { .. } => {
             Error::NotAPack { path: path.to_owned(), cause: "its first bytes are others".to_owned() }
         }
@@ -198,11 +228,19 @@ impl Pack {
         Self::builder().open(path)
     }
 
+    /// Whether a file begins as packs do; it may be damaged all the same.
+    pub fn is_one(path: impl AsRef<Path>) -> bool {
+        let path = path.as_ref();
+        // Asked before opening: opening a pipe would wait for somebody to write to it.
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+            && !matches!(read_header(path), Err(Error::NotAPack { .. } | Error::Io { .. }))
+    }
+
     fn header(&self) -> &PackHeader {
         self.blocks.header()
     }
 
-    /// The pack's file.
+    /// The pack's file, or a note that it is in memory.
     pub fn path(&self) -> &Path {
         &self.path
     }

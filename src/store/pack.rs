@@ -1,6 +1,6 @@
 //! Exporting a pack: one snapshot, its values as they are.
 
-use super::file::read_codec;
+use super::file::{permissions_of, read_codec};
 use super::guard::{callers, storage};
 use super::read::Snapshot;
 use super::tables::{KEYS, slot_place};
@@ -61,7 +61,7 @@ impl<'a> ExportPack<'a> {
     /// id, key, metadata, residual, pin, expiry and count.
     ///
     /// The file is built under a temporary name, marked read-only, synced, and renamed: a crash leaves all of it or
-    /// nothing. Cost: reads every slot once and derives its search vector; four bytes of memory a slot and a key.
+    /// nothing. Whoever may read the store's file may read the pack. Cost: reads every slot once and derives its search vector; four bytes of memory a slot and a key.
     ///
     /// # Errors
     /// [`Exists`](Error::Exists), [`Io`](Error::Io), [`Cancelled`](Error::Cancelled); [`Corrupt`](Error::Corrupt) for a
@@ -73,7 +73,8 @@ impl<'a> ExportPack<'a> {
         whole_file::create(&self.to, None, |file| {
             report = write(inner, &snapshot, file, &self.to, &mut self.progress)?;
             // Nobody changes a pack, and whoever opens it sees that nobody does.
-            let mut permissions = file.metadata().map_err(Error::io(&self.to))?.permissions();
+            let own = || file.metadata().map(|metadata| metadata.permissions()).map_err(Error::io(&self.to));
+            let mut permissions = self.store.path().and_then(permissions_of).map_or_else(own, Ok)?;
             permissions.set_readonly(true);
             file.set_permissions(permissions).map_err(Error::io(&self.to))
         })?;
