@@ -1,0 +1,86 @@
+//! Opening stores and packs, and what they take in memory.
+
+use super::{DIMS, Outcome, Words, batch, create, in_seconds, seconds};
+use apcm::{FlowCodec, Pack, QuantizerSpec, Store};
+use serde_json::Value;
+use std::hint::black_box;
+use std::path::Path;
+
+/// Distinct records of an entropy-coded store; encoding a million of them would take longer than all else.
+const DISTINCT: u32 = 20_000;
+
+#[derive(Default)]
+pub(super) struct Opened {
+    pack: Option<Pack>,
+}
+
+impl Opened {
+    pub(super) fn answer(&mut self, words: &Words<'_>) -> Outcome<Option<Value>> {
+        match words.text(0)? {
+            // Creates it first, where it is not there.
+            "open" => {
+                let (path, slots) = (words.path(1)?, words.number(2)? as u32);
+                if !path.exists() {
+                    create(&path, slots, true)?.close()?;
+                }
+                open(&path).map(Some)
+            }
+            "open-entropy" => {
+                let (path, slots) = (words.path(1)?, words.number(2)? as u32);
+                if !path.exists() {
+                    create_entropy(&path, slots)?;
+                }
+                open(&path).map(Some)
+            }
+            "pack" => {
+                let store = Store::open_read_only(words.path(1)?)?;
+                Ok(Some(serde_json::json!({ "bytes": store.export_pack(words.path(2)?).run()?.bytes })))
+            }
+            "open-pack" => {
+                let path = words.path(1)?;
+                let (seconds, pack) = seconds(|| Ok(Pack::open(&path)?))?;
+                self.pack = Some(pack);
+                in_seconds(seconds)
+            }
+            // The first search of a pack looks at every block it reads.
+            "search-pack" => {
+                let pack = self.pack.as_ref().ok_or("no pack")?;
+                let query = batch(7, 1)?.get(0);
+                let (seconds, hits) = seconds(|| Ok(black_box(pack.search(&query).k(10).run()?)))?;
+                if hits.is_empty() && !pack.is_empty() {
+                    return Err("nothing was found".into());
+                }
+                in_seconds(seconds)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn open(path: &Path) -> Outcome<Value> {
+    let (seconds, store) = seconds(|| Ok(Store::open(path)?))?;
+    let stats = store.stats()?;
+    store.close()?;
+    Ok(serde_json::json!({ "seconds": seconds, "memory": stats.memory_bytes, "code": stats.code_bytes }))
+}
+
+/// As many slots as asked for, with few distinct memories: what opening does is the same for each.
+fn create_entropy(path: &Path, slots: u32) -> Outcome<()> {
+    let codec = FlowCodec::pca(&batch(0, 8_000)?, QuantizerSpec::entropy(64))?;
+    let beside = |name: &str| path.with_extension(name);
+    let few = Store::builder().capacity(DISTINCT).create(beside("few"), codec)?;
+    for first in (0..DISTINCT).step_by(2_000) {
+        let mut transaction = few.begin_write();
+        transaction.insert_all(&batch(first, 2_000)?)?;
+        transaction.commit()?;
+    }
+    few.export_pack(beside("few.apack")).run()?;
+    let pack = Pack::open(beside("few.apack"))?;
+    let codec = FlowCodec::from_image(&few.codec().image()?, apcm::Device::default())?;
+    let store = Store::builder().capacity(slots).create(path, codec)?;
+    while store.stats()?.occupied + DISTINCT <= slots {
+        store.import(&pack).run()?;
+    }
+    debug_assert_eq!(store.description().shape.values(), DIMS);
+    Ok(store.close()?)
+}
