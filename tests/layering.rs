@@ -22,7 +22,18 @@ const TABLE: [(&str, &[&str], &[&str]); 20] = [
     (
         "codec",
         &["error", "record"],
-        &["burn", "constriction", "faer", "flate2", "rayon", "blake3", "half", "tempfile", "serde_json"],
+        &[
+            "burn",
+            "constriction",
+            "faer",
+            "flate2",
+            "rayon",
+            "blake3",
+            "half",
+            "pulp",
+            "tempfile",
+            "serde_json",
+        ],
     ),
     (
         "pack",

@@ -13,27 +13,33 @@ use std::ops::Range;
 
 /// Inputs of sub-networks are clamped here, in standard deviations: axes of almost no variance would otherwise
 /// reach +-1,000 after scaling, and did (NaN) when this was tried without.
-const INPUT_CLAMP: f32 = 6.0;
+pub(super) const INPUT_CLAMP: f32 = 6.0;
 
 /// One affine coupling: which coordinates it reads, which it changes.
 #[derive(Debug, Clone)]
-struct Layer {
-    passive: Range<usize>,
-    active: Range<usize>,
+pub(super) struct Layer {
+    pub(super) passive: Range<usize>,
+    pub(super) active: Range<usize>,
 }
 
-/// The geometry of a chain; its weights are in a [`Network`].
+/// Who reads whom; the weights are in a [`Network`].
+#[derive(Debug, Clone)]
+pub(crate) struct Geometry {
+    pub(super) layers: Vec<Layer>,
+    pub(super) kept: usize,
+    pub(super) latent: usize,
+    /// Bound of the log-scale; none in the paper.
+    pub(super) scale_clamp: Option<f32>,
+    /// After each layer, where each output coordinate comes from; empty without permutations.
+    pub(super) permutations: Vec<Vec<u32>>,
+    /// Factors that bring the coordinates to unit variance; none in the paper, which feeds them raw.
+    pub(super) input_scale: Option<Vec<f32>>,
+}
+
+/// A chain's geometry, and what of it lies on a device.
 #[derive(Debug, Clone)]
 pub(crate) struct Chain {
-    layers: Vec<Layer>,
-    kept: usize,
-    latent: usize,
-    /// Bound of the log-scale; none in the paper.
-    scale_clamp: Option<f32>,
-    /// After each layer, where each output coordinate comes from; empty without permutations.
-    permutations: Vec<Vec<u32>>,
-    /// Factors that bring the coordinates to unit variance; none in the paper, which feeds them raw.
-    input_scale: Option<Vec<f32>>,
+    geometry: Geometry,
     placed: Placed,
 }
 
@@ -137,16 +143,17 @@ impl Chain {
             input_scale: input_scale.clone().map(|scale| row(scale, device)),
         };
         let scale_clamp = (config.scale_clamp > 0.0).then_some(config.scale_clamp);
-        Self { layers, kept, latent, scale_clamp, permutations, input_scale, placed }
+        let geometry = Geometry { layers, kept, latent, scale_clamp, permutations, input_scale };
+        Self { geometry, placed }
     }
 
     /// The same chain on another device.
     pub(crate) fn on(&self, config: &FlowConfig, device: &Device) -> Self {
-        Self::assemble(config, self.permutations.clone(), self.input_scale.clone(), device)
+        Self::assemble(config, self.geometry.permutations.clone(), self.geometry.input_scale.clone(), device)
     }
 
     pub(crate) fn store(&self, image: &mut CodecImage) {
-        for (index, order) in self.permutations.iter().enumerate() {
+        for (index, order) in self.geometry.permutations.iter().enumerate() {
             image.tensors.push(NamedTensor {
                 name: format!("permutation{index}"),
                 element: ElementType::U32,
@@ -154,8 +161,8 @@ impl Chain {
                 bytes: order.iter().flat_map(|from| from.to_le_bytes()).collect(),
             });
         }
-        if let Some(scale) = &self.input_scale
-            && !self.layers.is_empty()
+        if let Some(scale) = &self.geometry.input_scale
+            && !self.geometry.layers.is_empty()
         {
             image.tensors.push(super::weights::tensor(
                 "chain.input_scale".to_owned(),
@@ -188,7 +195,7 @@ impl Chain {
     /// - returns `[record, latent]`, the first `kept` of them `z_comp`
     pub(crate) fn forward(&self, network: &Network, x: Tensor<2>) -> Tensor<2> {
         let mut x = x;
-        for (index, (layer, net)) in self.layers.iter().zip(&network.couplings).enumerate() {
+        for (index, (layer, net)) in self.geometry.layers.iter().zip(&network.couplings).enumerate() {
             let (s, t) = self.scale_and_shift(layer, net, &x);
             let active = columns(&x, &layer.active) * s.exp() + t;
             x = joined(layer, columns(&x, &layer.passive), active);
@@ -206,7 +213,7 @@ impl Chain {
     /// - returns `[record, latent]`
     pub(crate) fn inverse(&self, network: &Network, z: Tensor<2>) -> Tensor<2> {
         let mut z = z;
-        for (index, (layer, net)) in self.layers.iter().zip(&network.couplings).enumerate().rev() {
+        for (index, (layer, net)) in self.geometry.layers.iter().zip(&network.couplings).enumerate().rev() {
             if let Some(order) = self.placed.inverse.get(index) {
                 z = z.select(1, order.clone());
             }
@@ -232,20 +239,25 @@ impl Chain {
         let width = layer.active.len();
         let s = columns(&both, &(0..width));
         let t = columns(&both, &(width..2 * width));
-        match self.scale_clamp {
+        match self.geometry.scale_clamp {
             Some(bound) => (s.div_scalar(bound).tanh().mul_scalar(bound), t),
             None => (s, t),
         }
     }
 
+    /// Who reads whom.
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
     /// Length of `z_comp`.
     pub(crate) fn kept(&self) -> usize {
-        self.kept
+        self.geometry.kept
     }
 
     /// Length of `z`.
     pub(crate) fn latent(&self) -> usize {
-        self.latent
+        self.geometry.latent
     }
 }
 
@@ -341,7 +353,7 @@ mod tests {
             }
             let mut exact = 0.0;
             let mut at = matrix(one.to_vec(), 11, &device);
-            for (index, (layer, net)) in chain.layers.iter().zip(&network.couplings).enumerate() {
+            for (index, (layer, net)) in chain.geometry.layers.iter().zip(&network.couplings).enumerate() {
                 let (s, t) = chain.scale_and_shift(layer, net, &at);
                 exact += host(s.clone()).iter().map(|&s| f64::from(s)).sum::<f64>();
                 at = joined(layer, columns(&at, &layer.passive), columns(&at, &layer.active) * s.exp() + t);

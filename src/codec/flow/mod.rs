@@ -8,6 +8,8 @@
 //! One chain serves every preset; a preset is a configuration, never a second code path. The only door to burn.
 
 pub(crate) mod chain;
+mod elementwise;
+mod host;
 pub(crate) mod network;
 pub(crate) mod principal_axes;
 pub(crate) mod restore;
@@ -24,7 +26,8 @@ use apcm_format::{
     CodecImage, ElementType, FlowConfig, Preset, RecordShape, Similarity, WeightPrecision, limits,
 };
 use burn::tensor::{Device as BurnDevice, Tensor};
-use chain::{Chain, columns};
+use chain::Chain;
+use host::{Frame, HostNetwork};
 use network::{Network, Source, host, matrix, row};
 use rayon::prelude::*;
 use restore::{PredictorScales, Restore};
@@ -100,15 +103,26 @@ impl Blueprint {
 pub struct FlowCodec {
     blueprint: Blueprint,
     shape: RecordShape,
-    device: BurnDevice,
-    mean: Option<Tensor<2>>,
-    rotation: Option<Tensor<2>>,
-    rotation_back: Option<Tensor<2>>,
+    computes: Computes,
     /// Projection of the mean on the kept axes, and the length of what no kept axis carries.
     mean_search: Option<(Vec<f32>, f32)>,
     chain: Chain,
-    restore: Restore,
     network: Network,
+}
+
+/// Where encoding and decoding happen.
+#[derive(Debug)]
+enum Computes {
+    /// On the CPU's cores, by themselves.
+    Host(HostNetwork),
+    /// On a device, by burn.
+    Device {
+        device: BurnDevice,
+        mean: Option<Tensor<2>>,
+        rotation: Option<Tensor<2>>,
+        rotation_back: Option<Tensor<2>>,
+        restore: Restore,
+    },
 }
 
 impl FlowCodec {
@@ -181,52 +195,25 @@ impl FlowCodec {
             Quantizer::load(config.quantizer, config.kept as usize, config.code_len as usize, image)?;
         let scales = PredictorScales::load(&config, image)?;
         let chain = Chain::load(&config, image, &burn)?;
+        let (sizes, predictor) = (Chain::sizes(&config), Restore::sizes(&config));
         let mut source = Source::Image { image, precision: config.precision };
-        let network = Network::build(&Chain::sizes(&config), Restore::sizes(&config), &mut source, &burn)?;
-        Ok(Self::assemble(
-            Blueprint { config, mean, rotation, scales, quantizer },
-            shape,
-            chain,
-            network,
-            burn,
-        ))
-    }
-
-    fn assemble(
-        blueprint: Blueprint,
-        shape: RecordShape,
-        chain: Chain,
-        network: Network,
-        device: BurnDevice,
-    ) -> Self {
-        let rotation =
-            blueprint.rotation.as_ref().map(|values| matrix(values.clone(), chain.latent(), &device));
-        let mean_search = blueprint.mean.as_ref().zip(blueprint.rotation.as_ref()).map(|(mean, rotation)| {
-            let project = |axis: usize| -> f64 {
-                mean.iter()
-                    .enumerate()
-                    .map(|(i, &value)| f64::from(value) * f64::from(rotation[i * chain.latent() + axis]))
-                    .sum()
-            };
-            let kept: Vec<f64> = (0..chain.kept()).map(project).collect();
-            let squared =
-                |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-            let rest =
-                squared(&mut mean.iter().map(|&value| value.into())) - squared(&mut kept.iter().copied());
-            (kept.into_iter().map(|value| value as f32).collect(), rest.max(0.0).sqrt() as f32)
-        });
-        Self {
-            shape,
-            mean: blueprint.mean.as_ref().map(|mean| row(mean.clone(), &device)),
-            rotation_back: rotation.as_ref().map(|rotation| rotation.clone().transpose()),
-            rotation,
-            mean_search,
-            restore: Restore::new(&blueprint.config, blueprint.scales.as_ref(), &device),
-            chain,
-            network,
-            device,
-            blueprint,
-        }
+        let network = Network::build(&sizes, predictor, &mut source, &burn)?;
+        let blueprint = Blueprint { config, mean, rotation, scales, quantizer };
+        let computes = match device {
+            Device::Cpu => {
+                let scales = blueprint.scales.clone();
+                Computes::Host(HostNetwork::new(
+                    chain.geometry().clone(),
+                    &network,
+                    &sizes,
+                    predictor,
+                    scales,
+                ))
+            }
+            _ => Computes::on(&blueprint, latent, burn),
+        };
+        let mean_search = mean_search(&blueprint, chain.latent(), chain.kept());
+        Ok(Self { blueprint, shape, computes, mean_search, chain, network })
     }
 
     /// The configuration: preset, sizes, quantizer.
@@ -247,7 +234,7 @@ impl FlowCodec {
         check_shape(self.shape, records.shape())?;
         let mut out = Vec::with_capacity(records.len() * self.chain.latent());
         for block in records.values().chunks(self.batch() * self.shape.values()) {
-            out.extend(host(self.to_latent(block)));
+            out.extend(self.to_latent(block));
         }
         Ok(out)
     }
@@ -267,7 +254,10 @@ impl FlowCodec {
         }
         let mut values = Vec::with_capacity(z.len() / latent * self.shape.values());
         for block in z.chunks(self.batch() * latent) {
-            values.extend(self.to_records(matrix(block.to_vec(), latent, &self.device)));
+            values.extend(match &self.computes {
+                Computes::Host(network) => honest(network.inverse(block, self.shape.values(), self.frame())),
+                Computes::Device { device, .. } => self.to_records(matrix(block.to_vec(), latent, device)),
+            });
         }
         Ok(Records::from_decoded(self.shape, values))
     }
@@ -277,30 +267,40 @@ impl FlowCodec {
         (BATCH_VALUES / self.shape.values()).clamp(1, BATCH)
     }
 
-    fn to_latent(&self, values: &[f32]) -> Tensor<2> {
-        let mut x = matrix(values.to_vec(), self.shape.values(), &self.device);
-        if let Some(mean) = &self.mean {
-            x = x - mean.clone();
-        }
-        if let Some(rotation) = &self.rotation {
-            x = x.matmul(rotation.clone());
-        }
-        self.chain.forward(&self.network, x)
+    /// The rotation, for those who turn on the host.
+    fn frame(&self) -> Option<Frame<'_>> {
+        let (mean, rotation) = (self.blueprint.mean.as_ref()?, self.blueprint.rotation.as_ref()?);
+        Some(Frame { mean, rotation })
     }
 
+    fn to_latent(&self, values: &[f32]) -> Vec<f32> {
+        match &self.computes {
+            Computes::Host(network) => network.forward(values, self.shape.values(), self.frame()),
+            Computes::Device { device, mean, rotation, .. } => {
+                let mut x = matrix(values.to_vec(), self.shape.values(), device);
+                if let Some(mean) = mean {
+                    x = x - mean.clone();
+                }
+                if let Some(rotation) = rotation {
+                    x = x.matmul(rotation.clone());
+                }
+                host(self.chain.forward(&self.network, x))
+            }
+        }
+    }
+
+    /// On a device: `z` to records.
     fn to_records(&self, z: Tensor<2>) -> Vec<f32> {
         let mut x = self.chain.inverse(&self.network, z);
-        if let Some(back) = &self.rotation_back {
-            x = x.matmul(back.clone());
+        if let Computes::Device { mean, rotation_back, .. } = &self.computes {
+            if let Some(back) = rotation_back {
+                x = x.matmul(back.clone());
+            }
+            if let Some(mean) = mean {
+                x = x + mean.clone();
+            }
         }
-        if let Some(mean) = &self.mean {
-            x = x + mean.clone();
-        }
-        let mut values = host(x);
-        // An unclamped coupling can overflow on records unlike any it was trained on: "nothing" is the honest value
-        // then, and the measured error says how wrong it is.
-        values.iter_mut().filter(|value| !value.is_finite()).for_each(|value| *value = 0.0);
-        values
+        honest(host(x))
     }
 
     /// Dequantized coordinates of codes, `[code, kept]`.
@@ -313,19 +313,25 @@ impl FlowCodec {
         Ok(out)
     }
 
-    fn decode_kept(&self, kept: Vec<f32>, predict: bool) -> Vec<f32> {
-        let kept = matrix(kept, self.chain.kept(), &self.device);
-        let z = if predict {
-            self.restore.predicted(&self.network, kept)
-        } else {
-            self.restore.unpredicted(kept)
-        };
-        self.to_records(z)
+    fn decode_kept(&self, kept: &[f32], predict: bool) -> Vec<f32> {
+        match &self.computes {
+            Computes::Host(network) => {
+                let z = network.restored(kept, predict);
+                honest(network.inverse(&z, self.shape.values(), self.frame()))
+            }
+            Computes::Device { device, restore, .. } => {
+                let kept = matrix(kept.to_vec(), self.chain.kept(), device);
+                let z =
+                    if predict { restore.predicted(&self.network, kept) } else { restore.unpredicted(kept) };
+                self.to_records(z)
+            }
+        }
     }
 
     /// `z_comp` of records, `[record, kept]`.
     fn to_kept(&self, block: &[f32]) -> Vec<f32> {
-        host(columns(&self.to_latent(block), &(0..self.chain.kept())))
+        let (latent, kept) = (self.chain.latent(), self.chain.kept());
+        self.to_latent(block).chunks_exact(latent).flat_map(|row| &row[..kept]).copied().collect()
     }
 
     /// Quantizes `z_comp`, decodes again, and measures against what the codes stand for.
@@ -335,8 +341,8 @@ impl FlowCodec {
         let views: Vec<&[u8]> = codes.iter().map(Vec::as_slice).collect();
         let dequantized = self.dequantize(&views)?;
         let predicts = self.network.predictor.is_some();
-        let without = self.decode_kept(dequantized.clone(), false);
-        let with = if predicts { self.decode_kept(dequantized, true) } else { Vec::new() };
+        let without = self.decode_kept(&dequantized, false);
+        let with = if predicts { self.decode_kept(&dequantized, true) } else { Vec::new() };
         let measured = |(index, code): (usize, Vec<u8>)| {
             let rows = index * width..(index + 1) * width;
             let record = &block[rows.clone()];
@@ -359,6 +365,40 @@ impl FlowCodec {
             _ => kept.to_vec(),
         }
     }
+}
+
+impl Computes {
+    /// On a device: what stands around the network goes there too.
+    fn on(blueprint: &Blueprint, latent: usize, device: BurnDevice) -> Self {
+        let rotation = blueprint.rotation.as_ref().map(|values| matrix(values.clone(), latent, &device));
+        Self::Device {
+            mean: blueprint.mean.as_ref().map(|mean| row(mean.clone(), &device)),
+            rotation_back: rotation.as_ref().map(|rotation| rotation.clone().transpose()),
+            rotation,
+            restore: Restore::new(&blueprint.config, blueprint.scales.as_ref(), &device),
+            device,
+        }
+    }
+}
+
+/// An unclamped coupling can overflow on records unlike any it was trained on: "nothing" is the honest value then, and
+/// the measured error says how wrong it is.
+fn honest(mut values: Vec<f32>) -> Vec<f32> {
+    values.iter_mut().filter(|value| !value.is_finite()).for_each(|value| *value = 0.0);
+    values
+}
+
+/// Projection of the mean on the kept axes, and the length of what no kept axis carries.
+fn mean_search(blueprint: &Blueprint, latent: usize, kept: usize) -> Option<(Vec<f32>, f32)> {
+    let (mean, rotation) = (blueprint.mean.as_ref()?, blueprint.rotation.as_ref()?);
+    let project = |axis: usize| -> f64 {
+        let values = mean.iter().enumerate();
+        values.map(|(i, &value)| f64::from(value) * f64::from(rotation[i * latent + axis])).sum()
+    };
+    let projected: Vec<f64> = (0..kept).map(project).collect();
+    let squared = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let rest = squared(&mut mean.iter().map(|&value| value.into())) - squared(&mut projected.iter().copied());
+    Some((projected.into_iter().map(|value| value as f32).collect(), rest.max(0.0).sqrt() as f32))
 }
 
 impl Codec for FlowCodec {
@@ -402,7 +442,7 @@ impl Codec for FlowCodec {
                 let views: Vec<&[u8]> = block.iter().map(|&i| codes[i].bytes).collect();
                 let dequantized = self.dequantize(&views)?;
                 debug_assert_eq!(dequantized.len(), block.len() * kept);
-                let decoded = self.decode_kept(dequantized, predict);
+                let decoded = self.decode_kept(&dequantized, predict);
                 for (&i, row) in block.iter().zip(decoded.chunks_exact(width)) {
                     values[i * width..(i + 1) * width].copy_from_slice(row);
                 }

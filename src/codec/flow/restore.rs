@@ -8,7 +8,7 @@ use apcm_format::{CodecImage, ElementType, FlowConfig, Preset, WeightPrecision};
 use burn::tensor::{Device, Tensor};
 
 /// Inputs of the predictor are clamped here, in standard deviations.
-const INPUT_CLAMP: f32 = 6.0;
+pub(super) const INPUT_CLAMP: f32 = 6.0;
 
 /// Factors around the predictor: its inputs come at unit variance, and so do the outputs asked of it.
 #[derive(Debug, Clone, PartialEq)]
