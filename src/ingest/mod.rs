@@ -3,6 +3,7 @@
 mod dataset;
 mod idx;
 pub mod npy;
+mod pipeline;
 mod sidecar;
 
 pub use dataset::{Dataset, RecordReader};
@@ -10,15 +11,16 @@ pub use sidecar::Sidecar;
 
 use crate::codec::Fidelity;
 use crate::error::{Error, Result};
-use crate::store::{Attributes, Store};
-use apcm_format::IngestPosition;
+use crate::record::Records;
+use crate::store::{Attributes, Store, Transaction};
+use apcm_format::{IngestPosition, Metadata};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes of records that are in memory at a time, whatever the dataset's size.
-const BATCH_BYTES: usize = 32 << 20;
+/// Bytes of the records of a batch; a few batches are in memory at a time, whatever the dataset's size.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// Where the keys of ingested records come from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,7 +79,8 @@ type Callback<'a> = Box<dyn FnMut(&IngestProgress) -> ControlFlow<()> + 'a>;
 
 /// Puts a dataset into a store.
 ///
-/// Each batch is one encoding and one transaction, and the position reached is part of that transaction: after a
+/// While one batch is committed the next is encoded, and the one after that is read. Each batch is one encoding and one
+/// transaction, and the position reached is part of that transaction: after a
 /// crash, [`resume`](Self::resume) goes on with the first record that is not in the store, without a gap or a double.
 ///
 /// ```no_run
@@ -154,7 +157,7 @@ impl<'a> Ingest<'a> {
         self
     }
 
-    /// Is called after each batch; [`ControlFlow::Break`] ends the ingest, resumably.
+    /// Is called after each batch, on the thread that runs the ingest; [`ControlFlow::Break`] ends it, resumably.
     pub fn progress(mut self, callback: impl FnMut(&IngestProgress) -> ControlFlow<()> + 'a) -> Self {
         self.progress = Some(Box::new(callback));
         self
@@ -186,34 +189,37 @@ impl<'a> Ingest<'a> {
         }
         let mut reader = self.dataset.read_from(first)?;
         let mut report = IngestReport { first, ingested: 0, evicted: 0, mean_error: 0.0, seconds: 0.0 };
-        while let Some((at, records)) = reader.next_batch(batch)? {
-            let attributes = (0..records.len() as u64)
-                .map(|offset| {
-                    let values = sidecar.as_mut().map(Sidecar::next_object).transpose()?.unwrap_or_default();
-                    let key = match &self.keys {
-                        Keys::None => None,
-                        Keys::Row => Some((at + offset).to_string().into_bytes()),
-                        Keys::Field(field) => Some(sidecar::key_of(&values, field, at + offset)?),
-                    };
-                    Ok((key, Attributes::from(values).with_fidelity(self.fidelity)))
-                })
+        let (store, keys, fidelity, callback) = (self.store, &self.keys, self.fidelity, &mut self.progress);
+        let read = || {
+            let Some((at, records)) = reader.next_batch(batch)? else { return Ok(None) };
+            let described = (at..at + records.len() as u64)
+                .map(|row| describe(row, keys, sidecar.as_mut()))
                 .collect::<Result<Vec<_>>>()?;
-            let mut transaction = self.store.begin_write();
+            Ok(Some((at, records, described)))
+        };
+        let encode = |(at, records, described): (u64, Records, Vec<(Option<Vec<u8>>, Metadata)>)| {
+            let mut transaction = store.begin_write();
+            let attributes = described
+                .into_iter()
+                .map(|(key, values)| (key, Attributes::from(values).with_fidelity(fidelity)));
             transaction.write_all(&records, attributes)?;
             let next = at + records.len() as u64;
             transaction.set_ingest_position(&name, position(next));
+            Ok((next, records.len() as u64, transaction))
+        };
+        let commit = |(next, count, transaction): (u64, u64, Transaction<'_>)| {
             let done = transaction.commit()?;
-            report.ingested += records.len() as u64;
+            report.ingested += count;
             report.evicted += done.evicted.len() as u64;
             report.mean_error += done.errors.iter().map(|&error| f64::from(error)).sum::<f64>();
             let progress =
                 IngestProgress { done: next, total, ingested: report.ingested, elapsed: began.elapsed() };
-            if let Some(callback) = &mut self.progress
-                && callback(&progress).is_break()
-            {
-                return Err(Error::Cancelled);
+            match callback.as_mut().map(|callback| callback(&progress)) {
+                Some(ControlFlow::Break(())) => Err(Error::Cancelled),
+                _ => Ok(()),
             }
-        }
+        };
+        pipeline::run(read, encode, commit)?;
         report.mean_error /= (report.ingested as f64).max(1.0);
         report.seconds = began.elapsed().as_secs_f64();
         Ok(report)
@@ -251,6 +257,17 @@ impl<'a> Ingest<'a> {
             (None, _) => Ok(None),
         }
     }
+}
+
+/// Key and values of a record.
+fn describe(row: u64, keys: &Keys, sidecar: Option<&mut Sidecar>) -> Result<(Option<Vec<u8>>, Metadata)> {
+    let values = sidecar.map(Sidecar::next_object).transpose()?.unwrap_or_default();
+    let key = match keys {
+        Keys::None => None,
+        Keys::Row => Some(row.to_string().into_bytes()),
+        Keys::Field(field) => Some(sidecar::key_of(&values, field, row)?),
+    };
+    Ok((key, values))
 }
 
 /// What a dataset's position is filed under: the file's name, without its folder, which may move.

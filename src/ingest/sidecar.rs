@@ -14,7 +14,7 @@ const LINE_LEN_MAX: u64 = 4 * limits::METADATA_LEN_MAX as u64;
 /// Reads metadata, one line at a time.
 pub struct Sidecar {
     path: PathBuf,
-    lines: Box<dyn BufRead>,
+    lines: Box<dyn BufRead + Send>,
     /// Lines read so far.
     line: u64,
 }
@@ -33,7 +33,7 @@ impl Sidecar {
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
         let packed = file.fill_buf().map_err(Error::io(path))?.starts_with(&[0x1f, 0x8b]);
-        let lines: Box<dyn BufRead> =
+        let lines: Box<dyn BufRead + Send> =
             if packed { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
         Ok(Self { path: path.to_owned(), lines, line: 0 })
     }
