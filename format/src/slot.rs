@@ -137,6 +137,16 @@ impl<'a> SlotRecord<'a> {
     /// # Errors
     /// [`Limit`](DecodeError::Limit) when the code or the sequence number is too large.
     pub fn encode(&self, place: Place) -> Result<Vec<u8>, DecodeError> {
+        let mut out = Vec::new();
+        self.encode_into(place, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`encode`](Self::encode), in place of what `out` holds.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_into(&self, place: Place, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         if self.code.len() > CODE_LEN_MAX {
             return Err(DecodeError::Limit {
                 what: "the length of a code",
@@ -154,7 +164,8 @@ impl<'a> SlotRecord<'a> {
             | bit(self.expires_at.is_some(), HAS_EXPIRY)
             | bit(self.last_access.is_some(), HAS_ACCESS)
             | bit(self.policy_word.is_some(), HAS_POLICY);
-        let mut out = Vec::with_capacity(self.code.len().saturating_add(32));
+        out.clear();
+        out.reserve(self.code.len().saturating_add(32));
         out.extend_from_slice(&[VERSION << 4 | self.kind as u8, flags]);
         out.extend_from_slice(self.seq.to_le_bytes().first_chunk::<6>().unwrap_or(&[0; 6]));
         out.extend_from_slice(&self.written_at.to_le_bytes());
@@ -164,8 +175,9 @@ impl<'a> SlotRecord<'a> {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(self.code);
-        out.extend_from_slice(&place.crc(&[&out]).to_le_bytes());
-        Ok(out)
+        let crc = place.crc(&[out]);
+        out.extend_from_slice(&crc.to_le_bytes());
+        Ok(())
     }
 
     /// Reads what [`encode`](Self::encode) wrote for the same place.

@@ -79,7 +79,7 @@ pub(super) fn squares(chunks: impl Iterator<Item = [f64; F64_LANES]>) -> f64 {
 }
 
 /// Runs a loop with the vector instructions of the machine.
-pub(super) fn vectorized<T>(run: impl FnOnce() -> T) -> T {
+pub(super) fn vectorized<T>(run: impl pulp::NullaryFnOnce<Output = T>) -> T {
     Arch::new().dispatch(run)
 }
 

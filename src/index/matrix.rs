@@ -87,10 +87,7 @@ impl ScanMatrix {
         let row = &mut self.rows[range.clone()];
         let integers = &mut self.integers[range];
         row.copy_from_slice(vector);
-        (self.scales[index], self.residuals[index]) = kernel::vectorized(|| {
-            normalize(row);
-            round(row, integers)
-        });
+        (self.scales[index], self.residuals[index]) = kernel::vectorized(Fit { row, integers });
         self.present[index] = true;
     }
 
@@ -99,6 +96,23 @@ impl ScanMatrix {
         if let Some(present) = self.present.get_mut(slot as usize) {
             *present = false;
         }
+    }
+}
+
+/// A row brought to length 1, and rounded. Not a closure: one as large as this is not inlined where the vector
+/// instructions are, and does without them.
+struct Fit<'a> {
+    row: &'a mut [f32],
+    integers: &'a mut [i8],
+}
+
+impl pulp::NullaryFnOnce for Fit<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn call(self) -> (f32, f32) {
+        normalize(self.row);
+        round(self.row, self.integers)
     }
 }
 

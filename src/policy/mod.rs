@@ -17,5 +17,5 @@ mod victims;
 
 pub(crate) use bank::{Bank, Occupant};
 pub(crate) use budget::{Held, OverBudget, Relief, relieve};
-pub(crate) use planner::{AllPinned, Placement, Planner, Usage};
+pub(crate) use planner::{AllPinned, Placement, Planned, Planner, Usage};
 pub(crate) use victims::Victims;

@@ -2,7 +2,7 @@
 
 use super::bank::{Bank, Occupant};
 use super::victims::{Rank, Victims};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, btree_set};
 use std::iter::{Copied, Peekable};
@@ -43,11 +43,9 @@ pub(crate) struct Planner<'a, U> {
     bank: &'a Bank,
     usage: &'a U,
     /// What the commit has changed.
-    changed: FxHashMap<u32, Option<Occupant>>,
-    /// Counts of slots the commit has written.
-    new_counts: FxHashMap<u32, u32>,
-    /// Slots that were emptied or got another memory: whatever was counted there is over.
-    reset: FxHashSet<u32>,
+    changed: FxHashMap<u32, Change>,
+    /// The number of the transaction, from 1.
+    transaction: u32,
     /// Slots the commit has freed.
     freed: BTreeSet<u32>,
     /// Free slots of the bank below this one are taken.
@@ -56,9 +54,29 @@ pub(crate) struct Planner<'a, U> {
     listed: Option<Peekable<Copied<btree_set::Iter<'a, Rank>>>>,
     /// Possible victims that are not where the list has them: read since, unpinned, or written by an earlier transaction.
     unlisted: BinaryHeap<Reverse<Rank>>,
-    /// What the transaction has written, least used first, and in which slots.
-    written: BTreeSet<Rank>,
-    fresh: FxHashSet<u32>,
+    /// What the transaction has written, least used first. What was written over since stays, and is passed over.
+    written: BinaryHeap<Reverse<Rank>>,
+}
+
+/// What a commit has made of a slot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Change {
+    occupant: Option<Occupant>,
+    /// Its count, where the commit has written it.
+    count: Option<u32>,
+    /// It was emptied or got another memory: whatever was counted there is over.
+    reset: bool,
+    /// The transaction that wrote it; 0 for none.
+    written_by: u32,
+}
+
+/// Everything a commit changes, in the order of slots.
+#[derive(Debug, Default)]
+pub(crate) struct Planned {
+    /// Slot, and its occupant from now on.
+    pub(crate) occupants: Vec<(u32, Option<Occupant>)>,
+    /// Slots whose counts start again at 0.
+    pub(crate) reset: Vec<u32>,
 }
 
 impl<'a, U: Usage> Planner<'a, U> {
@@ -67,36 +85,35 @@ impl<'a, U: Usage> Planner<'a, U> {
             bank,
             usage,
             changed: FxHashMap::default(),
-            new_counts: FxHashMap::default(),
-            reset: FxHashSet::default(),
+            transaction: 1,
             freed: BTreeSet::new(),
             cursor: 0,
             listed: None,
             unlisted: BinaryHeap::new(),
-            written: BTreeSet::new(),
-            fresh: FxHashSet::default(),
+            written: BinaryHeap::new(),
         }
     }
 
     /// Begins the next transaction of the commit: what was written so far is there before it.
     pub(crate) fn next_transaction(&mut self) {
-        self.unlisted.extend(std::mem::take(&mut self.written).into_iter().map(Reverse));
-        self.fresh.clear();
+        self.unlisted.append(&mut self.written);
+        self.transaction += 1;
     }
 
     /// Whether the transaction has written this slot.
     pub(crate) fn is_fresh(&self, slot: u32) -> bool {
-        self.fresh.contains(&slot)
+        self.changed.get(&slot).is_some_and(|change| change.written_by == self.transaction)
     }
 
     /// The slot's occupant as the transaction sees it.
     pub(crate) fn get(&self, slot: u32) -> Option<Occupant> {
-        self.changed.get(&slot).copied().unwrap_or_else(|| self.bank.get(slot))
+        self.changed.get(&slot).map_or_else(|| self.bank.get(slot), |change| change.occupant)
     }
 
     /// The slot's access count as the transaction sees it.
     pub(crate) fn count(&self, slot: u32) -> u32 {
-        self.new_counts.get(&slot).copied().unwrap_or_else(|| self.usage.count(slot))
+        let written = self.changed.get(&slot).and_then(|change| change.count);
+        written.unwrap_or_else(|| self.usage.count(slot))
     }
 
     /// Finds room for `occupant` and puts it there with a count of 0.
@@ -105,31 +122,26 @@ impl<'a, U: Usage> Planner<'a, U> {
             Some(slot) => Placement::Free { slot },
             None => self.evict().ok_or(AllPinned)?,
         };
-        self.write(placement.slot(), occupant, 0);
-        self.reset.insert(placement.slot());
+        self.write(placement.slot(), occupant, 0, true);
         Ok(placement)
     }
 
     /// Puts an occupant into a given slot, which must be empty, with a count of 0.
     pub(crate) fn restore(&mut self, slot: u32, occupant: Occupant) {
         debug_assert!(self.get(slot).is_none());
-        self.write(slot, occupant, 0);
-        self.reset.insert(slot);
+        self.write(slot, occupant, 0, true);
     }
 
     /// Replaces a slot's occupant; its count stays.
     pub(crate) fn replace(&mut self, slot: u32, occupant: Occupant) {
         let count = self.count(slot);
-        self.write(slot, occupant, count);
+        self.write(slot, occupant, count, false);
     }
 
     /// Empties a slot.
     pub(crate) fn remove(&mut self, slot: u32) {
-        self.unlist(slot);
-        self.changed.insert(slot, None);
-        self.new_counts.insert(slot, 0);
+        self.changed.insert(slot, Change { occupant: None, count: Some(0), reset: true, written_by: 0 });
         self.freed.insert(slot);
-        self.reset.insert(slot);
     }
 
     /// Changes whether a slot may be a victim.
@@ -137,10 +149,10 @@ impl<'a, U: Usage> Planner<'a, U> {
         let Some(occupant) = self.get(slot) else { return };
         let changed = Occupant { pinned, ..occupant };
         let count = self.count(slot);
-        if self.fresh.contains(&slot) {
-            self.write(slot, changed, count);
+        if self.is_fresh(slot) {
+            self.write(slot, changed, count, false);
         } else {
-            self.changed.insert(slot, Some(changed));
+            self.changed.entry(slot).or_default().occupant = Some(changed);
             self.unlisted.push(Reverse((count, occupant.seq, slot)));
         }
     }
@@ -148,13 +160,18 @@ impl<'a, U: Usage> Planner<'a, U> {
     /// All occupants as the transaction sees them.
     pub(crate) fn occupied(&self) -> impl Iterator<Item = (u32, Occupant)> {
         let untouched = self.bank.iter().filter(|(slot, _)| !self.changed.contains_key(slot));
-        let changed = self.changed.iter().filter_map(|(&slot, &occupant)| Some((slot, occupant?)));
+        let changed = self.changed.iter().filter_map(|(&slot, change)| Some((slot, change.occupant?)));
         untouched.chain(changed)
     }
 
-    /// All changes: occupants by slot, and the slots whose counts start again at 0.
-    pub(crate) fn finish(self) -> (FxHashMap<u32, Option<Occupant>>, FxHashSet<u32>) {
-        (self.changed, self.reset)
+    /// All changes.
+    pub(crate) fn finish(self) -> Planned {
+        let mut changed: Vec<(u32, Change)> = self.changed.into_iter().collect();
+        changed.sort_unstable_by_key(|&(slot, _)| slot);
+        Planned {
+            occupants: changed.iter().map(|&(slot, change)| (slot, change.occupant)).collect(),
+            reset: changed.iter().filter(|(_, change)| change.reset).map(|&(slot, _)| slot).collect(),
+        }
     }
 
     fn lowest_free(&mut self) -> Option<u32> {
@@ -173,14 +190,21 @@ impl<'a, U: Usage> Planner<'a, U> {
     fn evict(&mut self) -> Option<Placement> {
         while let Some((count, seq, slot)) = self.next_victim() {
             // Entries go stale when the commit writes, empties or pins their slot; they are dropped here.
-            let current = self.get(slot).filter(|_| !self.fresh.contains(&slot));
-            if let Some(victim) = current.filter(|victim| victim.seq == seq && victim.may_go()) {
+            if let Some(victim) = self.victim(slot, seq).filter(|_| !self.is_fresh(slot)) {
                 return Some(Placement::Evict { slot, victim, count });
             }
         }
-        let &(count, _, slot) = self.written.first()?;
-        let victim = self.get(slot)?;
-        Some(Placement::Evict { slot, victim, count })
+        while let Some(Reverse((count, seq, slot))) = self.written.pop() {
+            if let Some(victim) = self.victim(slot, seq) {
+                return Some(Placement::Evict { slot, victim, count });
+            }
+        }
+        None
+    }
+
+    /// The occupant of a slot, if it is still the one that this write put there, and may go.
+    fn victim(&self, slot: u32, seq: u64) -> Option<Occupant> {
+        self.get(slot).filter(|victim| victim.seq == seq && victim.may_go())
     }
 
     /// The next in the order of true counts, of those nobody has looked at.
@@ -201,21 +225,17 @@ impl<'a, U: Usage> Planner<'a, U> {
         self.unlisted.pop().map(|Reverse(first)| first)
     }
 
-    fn write(&mut self, slot: u32, occupant: Occupant, count: u32) {
-        self.unlist(slot);
+    fn write(&mut self, slot: u32, occupant: Occupant, count: u32, reset: bool) {
         self.freed.remove(&slot);
-        self.changed.insert(slot, Some(occupant));
-        self.new_counts.insert(slot, count);
-        self.fresh.insert(slot);
+        let change = self.changed.entry(slot).or_default();
+        *change = Change {
+            occupant: Some(occupant),
+            count: Some(count),
+            reset: reset || change.reset,
+            written_by: self.transaction,
+        };
         if occupant.may_go() {
-            self.written.insert((count, occupant.seq, slot));
-        }
-    }
-
-    /// Takes a slot out of the list of what this transaction has written.
-    fn unlist(&mut self, slot: u32) {
-        if let Some(occupant) = self.get(slot) {
-            self.written.remove(&(self.count(slot), occupant.seq, slot));
+            self.written.push(Reverse((count, occupant.seq, slot)));
         }
     }
 }

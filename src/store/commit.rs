@@ -10,9 +10,9 @@ use super::rows::Rows;
 use super::tables::{STATE, meta_place};
 use super::transaction::Op;
 use crate::error::{Error, Result};
-use crate::policy::{Occupant, Planner};
+use crate::policy::{Planned, Planner};
 use apcm_format::{StoreState, frame, limits};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -21,12 +21,11 @@ const SPACE_MARGIN: u64 = 16 << 20;
 
 /// What a commit will change in memory once it is durable.
 struct Changes<'o> {
-    occupants: FxHashMap<u32, Option<Occupant>>,
+    planned: Planned,
     /// Search vector and size of each slot that was written.
     written: FxHashMap<u32, (&'o [f32], SlotSize)>,
     /// Size of each slot that stays and gave something up.
     resized: FxHashMap<u32, SlotSize>,
-    reset: FxHashSet<u32>,
     taken: Taken,
     state: StoreState,
     /// What to say of each transaction.
@@ -36,10 +35,9 @@ struct Changes<'o> {
 impl Changes<'_> {
     fn none(state: StoreState) -> Self {
         Self {
-            occupants: FxHashMap::default(),
+            planned: Planned::default(),
             written: FxHashMap::default(),
             resized: FxHashMap::default(),
-            reset: FxHashSet::default(),
             taken: Taken::default(),
             state,
             done: Vec::new(),
@@ -160,12 +158,12 @@ impl Inner {
             }
             let done = all.iter().map(|ops| draft.transaction(ops)).collect::<Result<Vec<Committed>>>()?;
             let Draft { mut rows, planner, mut state, written, resized, .. } = draft;
-            let (occupants, reset) = planner.finish();
-            let taken = live.counts().take(&reset);
+            let planned = planner.finish();
+            let taken = live.counts().take(&planned.reset);
             state.reads = state.reads.saturating_add(taken.reads);
             taken.chunks().try_for_each(|(number, chunk)| rows.set_counts(number, &chunk))?;
             rows.set_meta(STATE, &frame::seal(&state, meta_place(self.header.uuid, STATE))?)?;
-            Changes { occupants, written, resized, reset, taken, state, done }
+            Changes { planned, written, resized, taken, state, done }
         };
         // Whatever goes wrong from here on, an error or a panic: it may be durable, or not.
         guarded("commit", || transaction.commit().map_err(storage("commit"))).map_err(
@@ -179,9 +177,11 @@ impl Inner {
 
     /// Makes memory agree with the disk. Nothing here can fail.
     fn swap_in(&self, changes: Changes<'_>) -> Vec<Committed> {
-        let Changes { occupants, mut written, resized, reset, taken, state, done } = changes;
+        let Changes { planned: Planned { occupants, reset }, mut written, resized, taken, state, done } =
+            changes;
         let mut live = self.live.write();
-        let touched = live.changing(occupants.keys().copied().chain(taken.slots()).collect());
+        let slots = occupants.iter().map(|&(slot, _)| slot);
+        let touched = live.changing(slots.chain(taken.slots()));
         for (slot, occupant) in occupants {
             match (occupant, written.remove(&slot)) {
                 (Some(occupant), Some((search, size))) => live.fill(slot, occupant, Some(search), size),

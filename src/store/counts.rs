@@ -7,7 +7,7 @@
 
 use crate::policy::Bank;
 use apcm_format::{CounterChunk, limits::COUNTERS_PER_CHUNK};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Counts of all slots up to the highest ever filled.
@@ -123,10 +123,11 @@ impl Counts {
         self.pending.load(Relaxed)
     }
 
-    /// Takes all deltas for a transaction; the slots in `reset` get a new occupant or none, and start at 0.
-    pub(super) fn take(&self, reset: &FxHashSet<u32>) -> Taken {
+    /// Takes all deltas for a transaction; the slots in `reset`, in order, get a new occupant or none, and start at 0.
+    pub(super) fn take(&self, reset: &[u32]) -> Taken {
         let mut taken = Taken { reads: self.pending(), ..Taken::default() };
         let mut changed: Vec<u32> = reset.iter().map(|&slot| CounterChunk::number_of(slot)).collect();
+        changed.dedup();
         for (number, dirty) in self.dirty.iter().enumerate() {
             // Cleared before the deltas are looked at: a bump that comes later sets it again.
             if dirty.load(Relaxed) && dirty.swap(false, Relaxed) {
@@ -144,7 +145,7 @@ impl Counts {
                         taken.deltas.push((slot, delta));
                     }
                     let base = self.base.get(index).copied().unwrap_or(0);
-                    if reset.contains(&slot) { 0 } else { base.saturating_add(delta) }
+                    if reset.binary_search(&slot).is_ok() { 0 } else { base.saturating_add(delta) }
                 })
             });
         }
@@ -154,7 +155,7 @@ impl Counts {
     /// Makes what was taken part of what is on disk. Call after the commit succeeded, with the new bank.
     ///
     /// Bumps of the slots in `reset` are dropped: they were meant for somebody who left.
-    pub(super) fn settle(&mut self, taken: Taken, reset: &FxHashSet<u32>, high_water: u32) {
+    pub(super) fn settle(&mut self, taken: Taken, reset: &[u32], high_water: u32) {
         self.grow(high_water);
         for (slot, delta) in taken.deltas {
             self.delta[slot as usize].fetch_sub(delta, Relaxed);

@@ -165,12 +165,13 @@ impl Live {
         self.resize(slot, |size| *size = SlotSize::default());
     }
 
-    /// Begins a change of slots: takes them out of the order of victims. Gives what [`Self::changed`] puts back.
-    pub(super) fn changing(&mut self, slots: FxHashSet<u32>) -> FxHashSet<u32> {
-        if let Some(victims) = self.victims.get_mut() {
-            for &slot in &slots {
-                victims.remove(slot, self.bank.get(slot), self.counts.base(slot));
-            }
+    /// Begins a change of slots: takes them out of the order of victims, where there is one. Gives what
+    /// [`Self::changed`] puts back.
+    pub(super) fn changing(&mut self, slots: impl Iterator<Item = u32>) -> FxHashSet<u32> {
+        let Some(victims) = self.victims.get_mut() else { return FxHashSet::default() };
+        let slots: FxHashSet<u32> = slots.collect();
+        for &slot in &slots {
+            victims.remove(slot, self.bank.get(slot), self.counts.base(slot));
         }
         slots
     }

@@ -22,6 +22,8 @@ pub(super) struct Rows<'a> {
     /// Many a store has none of either: then there is nothing to take away.
     any_metadata: bool,
     any_residuals: bool,
+    /// A slot record being laid out.
+    value: Vec<u8>,
 }
 
 impl<'a> Rows<'a> {
@@ -38,6 +40,7 @@ impl<'a> Rows<'a> {
             any_residuals: !residuals.is_empty().map_err(storage("look at a table"))?,
             metadata,
             residuals,
+            value: Vec::new(),
         })
     }
 
@@ -96,11 +99,11 @@ impl<'a> Rows<'a> {
         metadata: &SlotMetadata,
         residual: Option<&ResidualRecord<'_>>,
     ) -> Result<SlotSize> {
-        let value = record.encode(slot_place(self.inner.header.uuid, slot))?;
-        self.slots.insert(slot, value.as_slice()).map_err(storage("write a slot"))?;
+        record.encode_into(slot_place(self.inner.header.uuid, slot), &mut self.value)?;
+        self.slots.insert(slot, self.value.as_slice()).map_err(storage("write a slot"))?;
         let mut size = SlotSize {
             code: record.code.len() as u32,
-            record: value.len() as u32,
+            record: self.value.len() as u32,
             error: record.error.get(),
             ..SlotSize::default()
         };
