@@ -1,7 +1,7 @@
 //! Opening stores and packs, and what they take in memory.
 
-use super::{DIMS, Outcome, Words, batch, create, in_seconds, seconds};
-use apcm::{FlowCodec, Pack, QuantizerSpec, Store};
+use super::{DIMS, Outcome, Words, batch, create, in_seconds, median, seconds};
+use apcm::{FlowCodec, Pack, PlainCodec, QuantizerSpec, Record, Records, Store};
 use serde_json::Value;
 use std::hint::black_box;
 use std::path::Path;
@@ -32,6 +32,7 @@ impl Opened {
                 }
                 open(&path).map(Some)
             }
+            "scale" => scale(&words.path(1)?, words.number(2)? as u32, words.number(3)?).map(Some),
             "pack" => {
                 let store = Store::open_read_only(words.path(1)?)?;
                 Ok(Some(serde_json::json!({ "bytes": store.export_pack(words.path(2)?).run()?.bytes })))
@@ -62,6 +63,52 @@ fn open(path: &Path) -> Outcome<Value> {
     let stats = store.stats()?;
     store.close()?;
     Ok(serde_json::json!({ "seconds": seconds, "memory": stats.memory_bytes, "code": stats.code_bytes }))
+}
+
+/// A store of so many slots, all taken, and its pack: every question that grows with it.
+fn scale(path: &Path, slots: u32, dims: usize) -> Outcome<Value> {
+    let store = Store::builder().capacity(slots).create(path, PlainCodec::new(&[dims], dims)?)?;
+    let shape = store.description().shape;
+    let values = |first: u32, count: u32| -> Vec<f32> {
+        let numbers = first as usize * dims..(first + count) as usize * dims;
+        numbers.map(|number| (number as f32 * 0.618).sin()).collect()
+    };
+    for first in (0..slots).step_by(50_000) {
+        let mut transaction = store.begin_write();
+        transaction.insert_all(&Records::from_values(shape, values(first, (slots - first).min(50_000)))?)?;
+        transaction.commit()?;
+    }
+    store.close()?;
+    let bytes = std::fs::metadata(path)?.len();
+    // The first time the file is still on its way to the disk.
+    Store::open(path)?.close()?;
+    let (open, store) = seconds(|| Ok(Store::open(path)?))?;
+    let memory = store.stats()?.memory_bytes;
+    let queries = Records::from_values(shape, values(slots, 32))?;
+    let search = |ask: &dyn Fn(&Record) -> apcm::Result<Vec<apcm::Hit>>| -> Outcome<f64> {
+        let all = (0..32).map(|query| {
+            let query = queries.get(query);
+            Ok(seconds(|| Ok(black_box(ask(&query)?)))?.0)
+        });
+        Ok(median(all.collect::<Outcome<Vec<f64>>>()?))
+    };
+    let of_store = search(&|query| store.search(query).k(10).run())?;
+    let packed = path.with_extension("apack");
+    store.export_pack(&packed).run()?;
+    // The first puts the victims in order; that is not the price of the others.
+    store.insert(&queries.get(0))?;
+    let inserts = (0..32).map(|query| Ok(seconds(|| Ok(store.insert(&queries.get(query))?))?.0));
+    let insert = median(inserts.collect::<Outcome<Vec<f64>>>()?);
+    store.close()?;
+    let (open_pack, pack) = seconds(|| Ok(Pack::open(&packed)?))?;
+    let of_pack = search(&|query| pack.search(query).k(10).run())?;
+    drop(pack);
+    std::fs::remove_file(path)?;
+    std::fs::remove_file(packed)?;
+    Ok(serde_json::json!({
+        "slots": slots, "dims": dims, "file": bytes, "memory": memory, "open": open, "search": of_store,
+        "insert": insert, "open_pack": open_pack, "search_pack": of_pack,
+    }))
 }
 
 /// As many slots as asked for, with few distinct memories: what opening does is the same for each.

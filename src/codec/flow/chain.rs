@@ -130,13 +130,6 @@ impl Chain {
             let len = order.len();
             Tensor::<1, Int>::from_data(TensorData::new(order, [len]), device)
         };
-        let inverted = |order: &Vec<u32>| {
-            let mut inverse = vec![0; order.len()];
-            for (to, &from) in order.iter().enumerate() {
-                inverse[from as usize] = to as u32;
-            }
-            inverse
-        };
         let placed = Placed {
             forward: permutations.iter().map(|order| ints(order)).collect(),
             inverse: permutations.iter().map(|order| ints(&inverted(order))).collect(),
@@ -259,6 +252,15 @@ impl Chain {
     pub(crate) fn latent(&self) -> usize {
         self.geometry.latent
     }
+}
+
+/// What undoes a permutation.
+pub(super) fn inverted(order: &[u32]) -> Vec<u32> {
+    let mut inverse = vec![0; order.len()];
+    for (to, &from) in order.iter().enumerate() {
+        inverse[from as usize] = to as u32;
+    }
+    inverse
 }
 
 /// The columns of a range.

@@ -36,13 +36,17 @@ fn tanh(x: f32) -> f32 {
     if squared < 1e-2 { small } else { large }
 }
 
-/// `silu(a) * b` of rows `[a | b]`, each half `width` long.
-pub(super) fn gate(both: &[f32], width: usize, out: &mut [f32]) {
+/// `silu(a) * b` of rows `[a | b]`, each half as long as a row of `out`, to which `bias` is yet to be added.
+pub(super) fn gate(both: &[f32], bias: &[f32], out: &mut [f32]) {
+    let width = bias.len() / 2;
+    let (bias_a, bias_b) = bias.split_at(width);
     Arch::new().dispatch(|| {
         for (out, both) in out.chunks_exact_mut(width).zip(both.chunks_exact(2 * width)) {
             let (a, b) = both.split_at(width);
-            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *out = a / (1.0 + exp(-a)) * b;
+            for ((((out, &a), &b), &bias_a), &bias_b) in out.iter_mut().zip(a).zip(b).zip(bias_a).zip(bias_b)
+            {
+                let a = a + bias_a;
+                *out = a / (1.0 + exp(-a)) * (b + bias_b);
             }
         }
     });
@@ -84,11 +88,14 @@ pub(super) fn scaled(x: &[f32], scale: &[f32], bound: f32, out: &mut [f32]) {
     });
 }
 
-/// An affine coupling of one row, `y = x exp(s) + t`, or its inverse; log-scales softly clamped where there is a bound.
-pub(super) fn couple(x: &mut [f32], s: &[f32], t: &[f32], clamp: Option<f32>, inverse: bool) {
+/// An affine coupling of one row, `y = x exp(s) + t`, or its inverse; `[s | t]` is `both` and its bias, log-scales are
+/// softly clamped where there is a bound.
+pub(super) fn couple(x: &mut [f32], both: &[f32], bias: &[f32], clamp: Option<f32>, inverse: bool) {
+    let ((s, t), (bias_s, bias_t)) = (both.split_at(x.len()), bias.split_at(x.len()));
     Arch::new().dispatch(|| {
         let bound = clamp.unwrap_or(1.0);
-        for ((x, &s), &t) in x.iter_mut().zip(s).zip(t) {
+        for ((((x, &s), &t), &bias_s), &bias_t) in x.iter_mut().zip(s).zip(t).zip(bias_s).zip(bias_t) {
+            let (s, t) = (s + bias_s, t + bias_t);
             let s = if clamp.is_some() { tanh(s / bound) * bound } else { s };
             *x = if inverse { (*x - t) * exp(-s) } else { *x * exp(s) + t };
         }

@@ -5,7 +5,7 @@
 //! cache. Training, and every other device, is burn's; both compute the same network, and a test holds them together.
 //! Measured beside PyTorch and burn in `docs/numbers.md`.
 
-use super::chain::Geometry;
+use super::chain::{Geometry, inverted};
 use super::elementwise::{couple, gate, normalize, scaled};
 use super::network::{Network, Sizes};
 use super::restore::PredictorScales;
@@ -14,9 +14,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 /// Records that go through all layers together, at most: enough to use each weight well, few enough for the second cache.
-const SHARE: usize = 128;
+const SHARE: usize = 256;
 /// Values of theirs, at most.
-const SHARE_VALUES: usize = 1 << 18;
+const SHARE_VALUES: usize = 1 << 19;
 
 /// Rows of a larger matrix: where they begin, and how far they are apart.
 #[derive(Clone, Copy)]
@@ -47,6 +47,12 @@ impl Dense {
         let weight = rows.flat_map(|(a, b)| a.iter().chain(b).copied()).collect();
         let bias = self.bias.iter().chain(&other.bias).copied().collect();
         Self { input: self.input, weight, bias }
+    }
+
+    /// `x W` alone: whoever looks at it next adds the bias, in a pass that has to be made anyway.
+    fn without_bias(&self, x: Rows<'_>, rows: usize, out: &mut Vec<f32>) {
+        out.resize(rows * self.bias.len(), 0.0);
+        multiply(x, rows, self.input, &self.weight, out, Accum::Replace);
     }
 
     /// Writes rows of the output, or adds to what is there.
@@ -91,9 +97,8 @@ impl Gate {
 
     fn apply(&self, rows: usize, scratch: &mut Scratch) {
         let width = self.0.input;
-        self.0.apply(Rows { values: &scratch.entered, stride: width }, rows, &mut scratch.both, false);
-        scratch.entered.resize(rows * width, 0.0);
-        gate(&scratch.both, width, &mut scratch.entered);
+        self.0.without_bias(Rows { values: &scratch.entered, stride: width }, rows, &mut scratch.both);
+        gate(&scratch.both, &self.0.bias, &mut scratch.entered);
     }
 }
 
@@ -143,7 +148,7 @@ impl SubNetwork {
         Self { enter, gate, blocks, leave: Dense::take(weights, hidden) }
     }
 
-    /// Leaves its answer in `scratch.out`.
+    /// Leaves its answer in `scratch.out`, all but the last bias.
     fn forward(&self, x: Rows<'_>, rows: usize, scratch: &mut Scratch) {
         let width = self.gate.0.input;
         self.enter.apply(x, rows, &mut scratch.entered, false);
@@ -158,7 +163,7 @@ impl SubNetwork {
             let entered = Rows { values: &scratch.entered, stride: width };
             block.leave.apply(entered, rows, &mut scratch.hidden, true);
         }
-        self.leave.apply(Rows { values: &scratch.hidden, stride: width }, rows, &mut scratch.out, false);
+        self.leave.without_bias(Rows { values: &scratch.hidden, stride: width }, rows, &mut scratch.out);
     }
 }
 
@@ -166,6 +171,8 @@ impl SubNetwork {
 #[derive(Debug)]
 pub(crate) struct HostNetwork {
     geometry: Geometry,
+    /// The inverses of its permutations.
+    back: Vec<Vec<u32>>,
     couplings: Vec<SubNetwork>,
     predictor: Option<SubNetwork>,
     scales: Option<PredictorScales>,
@@ -189,13 +196,15 @@ impl HostNetwork {
         let mut weights = network.weights().into_iter();
         let couplings = sizes.iter().map(|&sizes| SubNetwork::take(&mut weights, sizes)).collect();
         let predictor = predictor.map(|sizes| SubNetwork::take(&mut weights, sizes));
-        Self { geometry, couplings, predictor, scales }
+        let back = geometry.permutations.iter().map(|order| inverted(order)).collect();
+        Self { geometry, back, couplings, predictor, scales }
     }
 
     /// Records `[record, value]` to `z` `[record, latent]`.
     pub(crate) fn forward(&self, records: &[f32], width: usize, frame: Option<Frame<'_>>) -> Vec<f32> {
         let latent = self.geometry.latent;
         in_shares(records, width, latent, |x, rows, scratch, out| {
+            let mut z = vec![0.0; rows * latent];
             match frame {
                 Some(frame) => {
                     scratch.input.resize(x.len(), 0.0);
@@ -204,16 +213,17 @@ impl HostNetwork {
                         centred.iter_mut().zip(values).for_each(|(centred, (x, mean))| *centred = x - mean);
                     }
                     let x = Rows { values: &scratch.input, stride: width };
-                    multiply(x, rows, width, frame.rotation, out, Accum::Replace);
+                    multiply(x, rows, width, frame.rotation, &mut z, Accum::Replace);
                 }
-                None => out.copy_from_slice(x),
+                None => z.copy_from_slice(x),
             }
             for (index, net) in self.couplings.iter().enumerate() {
-                self.couple(index, net, rows, out, scratch, false);
+                self.couple(index, net, rows, &mut z, scratch, false);
                 if let Some(order) = self.geometry.permutations.get(index) {
-                    permute(out, latent, order, scratch, false);
+                    permute(&mut z, order, scratch);
                 }
             }
+            out.copy_from_slice(&z);
         })
     }
 
@@ -230,7 +240,8 @@ impl HostNetwork {
                     predictor.forward(Rows { values: x, stride: width }, rows, scratch);
                     let predicted = scratch.out.chunks_exact(latent - width);
                     for (out, aux) in out.chunks_exact_mut(latent).zip(predicted) {
-                        out[width..].copy_from_slice(aux);
+                        let aux = aux.iter().zip(&predictor.leave.bias).map(|(aux, bias)| aux + bias);
+                        out[width..].iter_mut().zip(aux).for_each(|(out, aux)| *out = aux);
                     }
                 }
                 Some(scales) => {
@@ -242,7 +253,8 @@ impl HostNetwork {
                     predictor.forward(Rows { values: &input, stride: width }, rows, scratch);
                     scratch.input = input;
                     for (out, mean) in out.chunks_exact_mut(latent).zip(scratch.out.chunks_exact(latent)) {
-                        let scaled = mean.iter().zip(&scales.output).map(|(mean, scale)| mean * scale);
+                        let mean = mean.iter().zip(&predictor.leave.bias).map(|(mean, bias)| mean + bias);
+                        let scaled = mean.zip(&scales.output).map(|(mean, scale)| mean * scale);
                         out.iter_mut().zip(scaled).for_each(|(out, mean)| *out += mean);
                     }
                 }
@@ -256,8 +268,8 @@ impl HostNetwork {
         in_shares(z, latent, width, |z, rows, scratch, out| {
             let mut x = z.to_vec();
             for (index, net) in self.couplings.iter().enumerate().rev() {
-                if let Some(order) = self.geometry.permutations.get(index) {
-                    permute(&mut x, latent, order, scratch, true);
+                if let Some(order) = self.back.get(index) {
+                    permute(&mut x, order, scratch);
                 }
                 self.couple(index, net, rows, &mut x, scratch, true);
             }
@@ -300,28 +312,20 @@ impl HostNetwork {
             }
             None => net.forward(Rows { values: &x[layer.passive.start..], stride: latent }, rows, scratch),
         }
-        let width = layer.active.len();
-        for (x, both) in x.chunks_exact_mut(latent).zip(scratch.out.chunks_exact(2 * width)) {
-            let (s, t) = both.split_at(width);
-            couple(&mut x[layer.active.clone()], s, t, self.geometry.scale_clamp, inverse);
+        for (x, both) in x.chunks_exact_mut(latent).zip(scratch.out.chunks_exact(2 * layer.active.len())) {
+            couple(&mut x[layer.active.clone()], both, &net.leave.bias, self.geometry.scale_clamp, inverse);
         }
     }
 }
 
-/// Puts each row's coordinates where they come from, or back.
-fn permute(x: &mut [f32], latent: usize, order: &[u32], scratch: &mut Scratch, inverse: bool) {
-    for row in x.chunks_exact_mut(latent) {
-        scratch.permuted.clear();
-        scratch.permuted.extend_from_slice(row);
-        for (to, &from) in order.iter().enumerate() {
-            let from = from as usize;
-            if inverse {
-                row[from] = scratch.permuted[to];
-            } else {
-                row[to] = scratch.permuted[from];
-            }
-        }
+/// Gathers each row's coordinates from where they come from.
+fn permute(x: &mut Vec<f32>, order: &[u32], scratch: &mut Scratch) {
+    scratch.permuted.resize(x.len(), 0.0);
+    let rows = x.chunks_exact(order.len());
+    for (to, from) in scratch.permuted.chunks_exact_mut(order.len()).zip(rows) {
+        to.iter_mut().zip(order).for_each(|(to, &at)| *to = from[at as usize]);
     }
+    std::mem::swap(x, &mut scratch.permuted);
 }
 
 /// Runs a batch in shares, on all cores where there is more than one.
