@@ -55,7 +55,7 @@ pub use record::{Record, Records};
 pub use search::Search;
 pub use store::{
     Attributes, BackendError, Backup, BackupReport, CodecStats, Committed, CompactReport, Damage,
-    Description, Entries, Entry, Evicted, ExportPack, Import, ImportReport, InMemoryBackend, PackedReport,
+    Description, Entries, Entry, Evicted, ExportPack, ExportReport, Import, ImportReport, InMemoryBackend,
     Put, Recode, RecodeReport, RepairPlan, RepairStep, SalvageReport, Stats, StorageBackend, Store,
     StoreBuilder, Transaction, Verify, VerifyReport,
 };

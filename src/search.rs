@@ -96,7 +96,8 @@ impl<'a> Search<'a> {
     }
 
     /// Only memories whose metadata meet a condition, in the language of [`Filter`]. It is applied before ranking,
-    /// so a search finds `k` hits wherever that many meet it. Cost: reads all metadata once a search.
+    /// so a search finds `k` hits wherever that many meet it. Cost: reads all metadata once a search; in a
+    /// pack, those of memories that are near enough.
     ///
     /// # Errors
     /// [`Filter`](Error::Filter) with the column of what was not expected.

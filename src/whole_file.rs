@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use std::fs::{File, Permissions};
 use std::path::Path;
 
-/// Makes a file under a temporary name beside its own, syncs it, and renames it, never over another file. A crash or an
-/// error leaves the whole file or none.
+/// Makes a file under a temporary name beside its own, syncs it, and renames it, never over another file. Under its
+/// name there is the whole file or none; a crash may leave one beside it that begins with `.apcm-new-`.
 pub(crate) fn create(
     path: &Path,
     permissions: Option<Permissions>,

@@ -139,4 +139,22 @@ fn a_pack_is_made_searched_verified_and_unpacked() {
     std::fs::write(shell.home.file("flipped.apack"), flipped).unwrap();
     let (code, text) = shell.fails(&["verify", "flipped.apack"]);
     assert!(code == 4 && text.contains("damaged"), "{text}");
+    assert_eq!(found(&shell, &["verify", "flipped.apack"], 4)["ok"], false);
+
+    // Any number of processes at once.
+    let searches: Vec<_> = (0..4)
+        .map(|_| {
+            std::process::Command::new(env!("CARGO_BIN_EXE_apcm"))
+                .args(["search", "m.apack", "--queries", "seven.npy", "--k", "5", "--json"])
+                .current_dir(shell.home.folder.path())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for search in searches {
+        let output = search.wait_with_output().unwrap();
+        let hits: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(hits, shell.json(&["search", "m.apack", "--queries", "seven.npy", "--k", "5"]));
+    }
 }

@@ -38,7 +38,7 @@ const TABLE: [(&str, &[&str], &[&str]); 20] = [
     (
         "pack",
         &["clock", "codec", "error", "index", "mapping", "memory", "record", "search", "stored"],
-        &["bytemuck"],
+        &["bytemuck", "rustix"],
     ),
     (
         "store",
@@ -78,7 +78,8 @@ const TABLE: [(&str, &[&str], &[&str]); 20] = [
 ];
 
 /// Outside crates that are somebody's business and nobody else's.
-const RESTRICTED: [&str; 21] = [
+const RESTRICTED: [&str; 22] = [
+    "rustix",
     "bytemuck",
     "pulp",
     "burn",

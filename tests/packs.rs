@@ -8,6 +8,7 @@ use apcm::{
 };
 use apcm_format::PackHeader;
 use apcm_format::pack::HEADER_LEN;
+use common::tamper::{SLOTS, flip, tamper};
 use common::{Home, RaggedCodec, axis, images, noise, plain_store, records, vector};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -220,6 +221,8 @@ fn a_pack_is_imported_as_it_is_under_its_codec_and_encoded_again_under_another()
         let from = store.peek_key(key).unwrap().unwrap();
         assert!(entry.record().unwrap() == from.record && entry.error().to_bits() == from.error.to_bits());
         assert!(entry.count() == 0 && *entry.metadata() == from.metadata);
+        let packed = pack.iter().map(Result::unwrap).find(|packed| packed.key() == Some(key)).unwrap();
+        assert_eq!((entry.is_pinned(), entry.expires_at()), (packed.is_pinned(), packed.expires_at()));
         compared += 1;
     }
     assert!(compared > 50, "{compared}");
@@ -394,7 +397,7 @@ fn a_pack_cut_short_or_longer_is_refused() {
     for cut in [0, 1, 8, HEADER_LEN - 1, HEADER_LEN, 4_096, 70_000, len - 1] {
         std::fs::write(&path, &whole.bytes[..cut]).unwrap();
         let error = Pack::open(&path).unwrap_err();
-        assert!(matches!(error, Error::NotAPack { .. } | Error::Corrupt { .. }), "{cut}: {error:?}");
+        assert!(matches!(error, Error::NotAPack { .. }), "{cut}: {error:?}");
     }
     std::fs::write(&path, [whole.bytes.as_slice(), &[0]].concat()).unwrap();
     let error = Pack::open(&path).unwrap_err().to_string();
@@ -498,4 +501,97 @@ fn many_threads_look_at_the_same_blocks_for_the_first_time() {
             scope.spawn(|| assert!(bits(&pack.search(&whole.queries.get(2)).run().unwrap()) == expected));
         }
     });
+}
+
+#[test]
+fn an_expiry_is_a_time_and_what_has_expired_is_not_imported() {
+    let home = Home::new();
+    let (store, _) = filled(&home);
+    let pack = open(&pack_of(&home, &store), Loading::Auto, 1_000);
+    let codec = FlowCodec::pca(&images(0..1_000), QuantizerSpec::Allocated(48)).unwrap();
+    let later =
+        Store::builder().capacity(400).clock(|| 1_100).create(home.file("later.apcm"), codec).unwrap();
+    let report = later.import(&pack).run().unwrap();
+    let gone = pack.iter().filter(|entry| entry.as_ref().unwrap().expires_at() == Some(1_010)).count();
+    assert!(gone > 0);
+    assert_eq!(report.memories as usize, pack.len() - gone);
+    let times: Vec<u32> = later.iter().unwrap().filter_map(|entry| entry.unwrap().expires_at()).collect();
+    assert!(!times.is_empty() && times.iter().all(|&at| at == 1_500), "{times:?}");
+}
+
+#[test]
+fn what_cannot_be_unpacked_leaves_nothing() {
+    let home = Home::new();
+    let (store, _) = filled(&home);
+    let pack = open(&pack_of(&home, &store), Loading::Auto, 1_000);
+    let path = home.file("new.apcm");
+    let unpack = |builder: apcm::StoreBuilder| {
+        let result = builder.clock(|| 1_000).unpack(&pack, &path, |_, _| ControlFlow::Continue(()));
+        let left: Vec<_> =
+            std::fs::read_dir(home.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let hidden = left.iter().any(|name| name.to_string_lossy().starts_with(".apcm-new"));
+        assert!(!hidden && (result.is_ok() || !path.exists()), "{left:?}");
+        result
+    };
+    let budget = store.stats().unwrap().stored_bytes;
+    let error = unpack(Store::builder().byte_budget(budget - 1)).unwrap_err();
+    assert!(matches!(error, Error::OverBudget { .. }), "{error:?}");
+    assert!(matches!(unpack(Store::builder().memory_limit(1_000)), Err(Error::MemoryLimit { .. })));
+    let whole = unpack(Store::builder().byte_budget(budget)).unwrap();
+    assert_eq!((whole.len(), whole.stats().unwrap().byte_budget), (store.len(), Some(budget)));
+    assert_eq!(whole.stats().unwrap().residuals, store.stats().unwrap().residuals);
+    let limited = Pack::builder().loading(Loading::InMemory).memory_limit(1_000).open(home.file("m.apack"));
+    assert!(matches!(limited, Err(Error::MemoryLimit { limit: 1_000, .. })));
+}
+
+#[test]
+fn a_damaged_store_is_not_packed_and_a_store_in_use_is() {
+    let home = Home::new();
+    let store = plain_store(&home, 300, 4);
+    for row in 0..100 {
+        store.put(format!("k{row}").as_bytes(), &axis(row, 4), Attributes::default()).unwrap();
+    }
+    // Others write while a pack is made: it is of one moment.
+    let path = home.file("busy.apack");
+    let mut written = 0;
+    let made = store
+        .export_pack(&path)
+        .progress(|_, _| {
+            store.put(format!("late{written}").as_bytes(), &axis(written, 4), Attributes::default()).unwrap();
+            store.remove(b"k5").unwrap();
+            written += 1;
+            ControlFlow::Continue(())
+        })
+        .run()
+        .unwrap();
+    assert!(made.memories == 100 && written > 0);
+    let pack = Pack::open(&path).unwrap();
+    assert!(pack.verify().unwrap().keys == 100 && pack.get(b"k5").unwrap().is_some());
+    assert!(pack.get(b"late0").unwrap().is_none());
+    store.close().unwrap();
+    tamper(&home, |transaction, _| flip(transaction, SLOTS, 7));
+    let other = home.file("other.apack");
+    let error = Store::open(&home.path).unwrap().export_pack(&other).run().unwrap_err();
+    assert!(error.to_string().contains("slot 7") && !other.exists(), "{error}");
+}
+
+#[test]
+fn sequence_numbers_that_no_store_could_go_on_from_are_refused() {
+    let home = Home::new();
+    let whole = whole(&home);
+    let header = PackHeader::decode(&whole.bytes[..HEADER_LEN]).unwrap();
+    let path = home.file("late.apack");
+    let mut refused = 0;
+    for last_seq in [(1 << 48) - 2, (1 << 48) - 1, u64::MAX, 3] {
+        let mut bytes = whole.bytes.clone();
+        bytes[..HEADER_LEN].copy_from_slice(&PackHeader { last_seq, ..header.clone() }.encode());
+        std::fs::write(&path, &bytes).unwrap();
+        match Pack::open(&path) {
+            Err(Error::Corrupt { .. }) => refused += 1,
+            // Lower than those of its memories.
+            Ok(pack) if last_seq == 3 => assert!(pack.verify().is_err()),
+            other => assert!(last_seq == (1 << 48) - 2 && other.is_ok(), "{last_seq}: {other:?}"),
+        }
+    }
+    assert_eq!(refused, 2);
 }

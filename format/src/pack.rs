@@ -17,7 +17,7 @@
 //! say two things about it. Memories stand in the order of their slots.
 
 use crate::bytes::{Reader, split_crc};
-use crate::limits::{CAPACITY_MAX, CODE_LEN_MAX, CODEC_LEN_MAX, METADATA_LEN_MAX, RESIDUAL_LEN_MAX};
+use crate::limits::{CAPACITY_MAX, CODE_LEN_MAX, CODEC_LEN_MAX, METADATA_LEN_MAX, RESIDUAL_LEN_MAX, SEQ_MAX};
 use crate::{
     DecodeError, Features, Fingerprint, Place, RecordShape, Similarity, SlotRecord, StoreUuid, StoredReal,
     Table,
@@ -276,6 +276,9 @@ impl PackHeader {
         let fingerprint = Fingerprint(reader.array()?);
         let created_at = reader.u64()?;
         let last_seq = reader.u64()?;
+        if last_seq >= SEQ_MAX {
+            return Err(DecodeError::Limit { what: "a sequence number", found: last_seq, max: SEQ_MAX });
+        }
         let (memories, keys) = (reader.u32()?, reader.u32()?);
         if memories > capacity {
             let (found, max) = (memories.into(), capacity.into());

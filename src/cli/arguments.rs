@@ -104,7 +104,7 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  apcm pack memory.apcm --out memory.apack\n  \
                             apcm search memory.apack --queries q.npy --k 5")]
     Pack(CopyTo),
-    /// Make a store of a pack, as the store was; or put the pack's memories into one that is there
+    /// Make a store of a pack, with the memories, ids and counts that the store had; or put the pack's memories into one that is there
     #[command(after_help = "Examples:\n  apcm unpack memory.apack --out memory.apcm\n  \
                             apcm unpack memory.apack --into other.apcm")]
     Unpack(Unpack),

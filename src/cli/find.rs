@@ -22,7 +22,7 @@ enum Source {
 
 impl Source {
     fn open(path: &Path) -> Result<Self> {
-        if Pack::is_one(path) {
+        if Pack::is_pack_file(path) {
             Ok(Self::Pack(Box::new(Pack::open(path)?)))
         } else {
             Ok(Self::Store(Box::new(Store::open_read_only(path)?)))

@@ -14,8 +14,14 @@ use std::path::Path;
 const LISTED: usize = 20;
 
 pub(super) fn verify(arguments: &Verify, json: bool) -> Outcome {
-    if Pack::is_one(&arguments.store) {
-        let report = Pack::open(&arguments.store)?.verify()?;
+    if Pack::is_pack_file(&arguments.store) {
+        let report = match Pack::open(&arguments.store).and_then(|pack| pack.verify()) {
+            Err(error) if json && matches!(error, Error::Corrupt { .. }) => {
+                output::result(true, &json!({ "ok": false, "damages": [error.to_string()] }), String::new)?;
+                return Err(Failure::Damaged);
+            }
+            other => other?,
+        };
         return output::result(json, &json!({ "ok": true, "pack": report }), || {
             format!(
                 "nothing is damaged: {} memories, {} keys, {} blocks",

@@ -197,7 +197,7 @@ impl<'a> Ingest<'a> {
                 .collect::<Result<Vec<_>>>()?;
             Ok(Some((at, records, described)))
         };
-        let encode = |(at, records, described): (u64, Records, Vec<(Option<Vec<u8>>, Metadata)>)| {
+        let encode = |(at, records, described): (u64, Records, Vec<Described>)| {
             let mut transaction = store.begin_write();
             let attributes = described
                 .into_iter()
@@ -260,7 +260,9 @@ impl<'a> Ingest<'a> {
 }
 
 /// Key and values of a record.
-fn describe(row: u64, keys: &Keys, sidecar: Option<&mut Sidecar>) -> Result<(Option<Vec<u8>>, Metadata)> {
+type Described = (Option<Vec<u8>>, Metadata);
+
+fn describe(row: u64, keys: &Keys, sidecar: Option<&mut Sidecar>) -> Result<Described> {
     let values = sidecar.map(Sidecar::next_object).transpose()?.unwrap_or_default();
     let key = match keys {
         Keys::None => None,

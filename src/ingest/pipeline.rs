@@ -1,6 +1,7 @@
 //! Three steps that overlap: while one batch is finished the next is in the middle, and the one after that begins.
 
 use crate::error::{Error, Result};
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::thread::{Builder, ScopedJoinHandle};
 
@@ -52,8 +53,7 @@ fn start<'scope>(
     name: &str,
     spawn: impl FnOnce(Builder) -> std::io::Result<ScopedJoinHandle<'scope, ()>>,
 ) -> Result<ScopedJoinHandle<'scope, ()>> {
-    spawn(Builder::new().name(name.to_owned()))
-        .map_err(|error| Error::Storage { during: "start a thread", source: error.into() })
+    spawn(Builder::new().name(name.to_owned())).map_err(Error::io(Path::new("a thread of the ingest")))
 }
 
 #[cfg(test)]
@@ -71,7 +71,11 @@ mod tests {
     #[test]
     fn everything_goes_through_in_order() {
         let mut seen = Vec::new();
-        run(numbers(100), |number| Ok(number * 2), |number| Ok(seen.push(number))).unwrap();
+        let third = |number| {
+            seen.push(number);
+            Ok(())
+        };
+        run(numbers(100), |number| Ok(number * 2), third).unwrap();
         assert_eq!(seen, (1..=100).map(|number| number * 2).collect::<Vec<_>>());
     }
 

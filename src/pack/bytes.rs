@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Loading {
-    /// Mapped where nobody may write to the file, as [`Store::export_pack`](crate::Store::export_pack) leaves it; read
-    /// into memory otherwise.
+    /// Mapped where nobody may write to the file, as [`Store::export_pack`](crate::Store::export_pack) leaves it, and, on
+    /// Unix, it is this user's or root's, so that nobody else may change that; read into memory otherwise.
     #[default]
     Auto,
     /// Mapped, whoever may write to it: what changes the file meanwhile changes what is read, or is found damaged.
@@ -29,25 +29,33 @@ pub(super) enum Bytes {
 }
 
 impl Bytes {
-    /// The bytes of a file.
-    pub(super) fn open(path: &Path, loading: Loading) -> Result<Self> {
+    /// The bytes of a file; at most `limit` of them are read into memory.
+    pub(super) fn open(path: &Path, loading: Loading, limit: u64) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
         let metadata = file.metadata().map_err(Error::io(path))?;
         let mapped = match loading {
-            Loading::Auto => metadata.permissions().readonly(),
+            Loading::Auto => metadata.permissions().readonly() && is_trusted(&metadata),
             loading => loading == Loading::Mapped,
         };
         if mapped {
-            Mapping::of(&file, path).map(Self::Mapped)
-        } else {
-            Self::read(file, path, metadata.len())
+            return Mapping::of(&file, path).map(Self::Mapped);
+        }
+        match metadata.len() {
+            needed if needed > limit => Err(Error::MemoryLimit { what: "the pack", needed, limit }),
+            len => Self::read(file, path, len),
         }
     }
 
-    fn read(mut file: File, path: &Path, len: u64) -> Result<Self> {
-        let too_long = |_| Error::NotAPack { path: path.to_owned(), cause: format!("{len} bytes long") };
-        let len = usize::try_from(len).map_err(too_long)?;
-        let mut words = vec![0_u64; len.div_ceil(8)];
+    fn read(mut file: File, path: &Path, needed: u64) -> Result<Self> {
+        let mut words: Vec<u64> = Vec::new();
+        let len = usize::try_from(needed).unwrap_or(usize::MAX);
+        let limit = isize::MAX as u64;
+        words.try_reserve_exact(len.div_ceil(8)).map_err(|_| Error::MemoryLimit {
+            what: "the pack",
+            needed,
+            limit,
+        })?;
+        words.resize(len.div_ceil(8), 0);
         file.read_exact(&mut bytemuck::cast_slice_mut(&mut words)[..len]).map_err(Error::io(path))?;
         Ok(Self::InMemory { words, len })
     }
@@ -68,4 +76,16 @@ impl Bytes {
     pub(super) fn is_mapped(&self) -> bool {
         matches!(self, Self::Mapped(_))
     }
+}
+
+/// Whether the file is this user's own, or root's: anybody else could make it writable again.
+#[cfg(unix)]
+fn is_trusted(metadata: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    metadata.uid() == 0 || metadata.uid() == rustix::process::geteuid().as_raw()
+}
+
+#[cfg(not(unix))]
+fn is_trusted(_: &Metadata) -> bool {
+    true
 }

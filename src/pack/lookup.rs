@@ -34,9 +34,10 @@ impl Pack {
         if metadata.is_empty() {
             return Ok(SlotMetadata::default());
         }
-        let bytes = self.blocks.get(&self.blocks.layout().memories, metadata)?;
+        // Copied first: text is looked at where it lies, and what is mapped is only ever numbers (see `mapping`).
+        let bytes = self.blocks.get(&self.blocks.layout().memories, metadata)?.to_vec();
         let place = Place::numbered(self.header().store, Table::Metadata, known.slot.into());
-        frame::open(bytes, place).map_err(|cause| corrupt(row, cause))
+        frame::open(&bytes, place).map_err(|cause| corrupt(row, cause))
     }
 
     pub(super) fn stored(&self, row: u32) -> Result<Stored> {
@@ -46,7 +47,8 @@ impl Pack {
         let place = Place::numbered(self.header().store, Table::Slots, known.slot.into());
         let record = SlotRecord::decode(self.blocks.get(memories, record)?, place)
             .map_err(|cause| corrupt(row, cause))?;
-        if record.kind != SlotKind::Record || !known.agrees(&record) {
+        let possible = known.agrees(&record) && known.seq <= self.header().last_seq;
+        if record.kind != SlotKind::Record || !possible {
             return Err(corrupt(row, DecodeError::Invalid { what: "a row's memory", found: record.seq }));
         }
         let metadata = self.metadata(row, &known)?;
@@ -221,9 +223,24 @@ impl PackEntry<'_> {
         self.count
     }
 
-    /// Whether it was never a victim.
+    /// Whether it is never a victim in its store.
     pub fn is_pinned(&self) -> bool {
         self.stored.pinned
+    }
+
+    /// Euclidean norm of the record that went in, rounded up.
+    pub fn norm(&self) -> f32 {
+        self.stored.norm
+    }
+
+    /// When it was written, in seconds since 1970.
+    pub fn written_at(&self) -> u32 {
+        self.stored.written_at
+    }
+
+    /// When it begins to count as gone, in seconds since 1970.
+    pub fn expires_at(&self) -> Option<u32> {
+        self.stored.expires_at
     }
 
     /// As it is stored.

@@ -35,6 +35,7 @@ use std::sync::Arc;
 pub struct PackBuilder {
     device: Device,
     loading: Loading,
+    memory_limit: u64,
     clock: Clock,
 }
 
@@ -49,7 +50,12 @@ impl std::fmt::Debug for PackBuilder {
 
 impl PackBuilder {
     fn new() -> Self {
-        Self { device: Device::default(), loading: Loading::default(), clock: clock::system() }
+        Self {
+            device: Device::default(),
+            loading: Loading::default(),
+            memory_limit: u64::MAX,
+            clock: clock::system(),
+        }
     }
 
     /// Where the codec computes.
@@ -61,6 +67,12 @@ impl PackBuilder {
     /// How the file comes into memory.
     pub fn loading(mut self, loading: Loading) -> Self {
         self.loading = loading;
+        self
+    }
+
+    /// Most bytes of a file that is read into memory; as many as it has, by default.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = bytes;
         self
     }
 
@@ -110,7 +122,7 @@ impl PackBuilder {
         }
         // Looked at before the rest is read into memory: it may be anything, and long.
         check_len(path, &read_header(path)?, metadata.len())?;
-        Bytes::open(path, self.loading)
+        Bytes::open(path, self.loading, self.memory_limit)
     }
 
     fn finish(
@@ -172,6 +184,9 @@ fn decode_header(path: &Path, bytes: &[u8]) -> Result<PackHeader> {
             Error::NotAPack { path: path.to_owned(), cause: "its first bytes are others".to_owned() }
         }
         DecodeError::TooNew { .. } => Error::TooNew { path: path.to_owned(), cause },
+        _ if bytes.len() < HEADER_LEN => {
+            Error::NotAPack { path: path.to_owned(), cause: format!("only {} bytes long", bytes.len()) }
+        }
         cause => corrupt_header(cause),
     })
 }
@@ -223,13 +238,14 @@ impl Pack {
     ///
     /// # Errors
     /// [`NotAPack`](Error::NotAPack) for other files and for packs that were cut short, [`TooNew`](Error::TooNew),
-    /// [`Corrupt`](Error::Corrupt), [`Io`](Error::Io), [`UnknownCodec`](Error::UnknownCodec).
+    /// [`Corrupt`](Error::Corrupt), [`Io`](Error::Io), [`UnknownCodec`](Error::UnknownCodec),
+    /// [`MemoryLimit`](Error::MemoryLimit).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder().open(path)
     }
 
     /// Whether a file begins as packs do; it may be damaged all the same.
-    pub fn is_one(path: impl AsRef<Path>) -> bool {
+    pub fn is_pack_file(path: impl AsRef<Path>) -> bool {
         let path = path.as_ref();
         // Asked before opening: opening a pipe would wait for somebody to write to it.
         std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
@@ -283,6 +299,12 @@ impl Pack {
     /// The highest sequence number that the store had given.
     pub(crate) fn last_seq(&self) -> u64 {
         self.header().last_seq
+    }
+
+    /// The codec in it, as bytes.
+    pub(crate) fn codec_image(&self) -> Result<&[u8]> {
+        let section = &self.blocks.layout().codec;
+        self.blocks.get(section, 0..section.end - section.start)
     }
 
     /// The store that its values are keyed with.

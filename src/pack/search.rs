@@ -8,9 +8,15 @@ use crate::search::{Question, Searched};
 use crate::stored::hits;
 use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Queries that are ranked at once: what a scan needs grows with them.
 const QUERIES_AT_ONCE: usize = 64;
+
+/// What a filter says of a row.
+const UNKNOWN: u8 = 0;
+const ADMITTED: u8 = 1;
+const REFUSED: u8 = 2;
 
 /// One search's reading of a pack: what it met that cannot be read ends it.
 struct Reading<'a> {
@@ -59,7 +65,7 @@ impl Searched for Pack {
             checked: Some(&reading),
         };
         let now = self.now();
-        let admit = |row: u32| {
+        let looked_at = |row: u32| {
             let Some(known) = reading.note(self.row(row)) else { return false };
             (known.expires_at == 0 || known.expires_at > now)
                 && question.admits_error(|| known.error.get())
@@ -68,6 +74,22 @@ impl Searched for Pack {
                         .note(self.metadata(row, &known))
                         .is_some_and(|metadata| filter.matches(&metadata.values))
                 })
+        };
+        // Metadata are decoded once a search, however many queries it has.
+        let answers: Vec<AtomicU8> = match question.filter {
+            Some(_) => (0..self.len()).map(|_| AtomicU8::new(UNKNOWN)).collect(),
+            None => Vec::new(),
+        };
+        let admit = |row: u32| match answers.get(row as usize) {
+            None => looked_at(row),
+            Some(answer) => match answer.load(Ordering::Relaxed) {
+                UNKNOWN => {
+                    let admitted = looked_at(row);
+                    answer.store(if admitted { ADMITTED } else { REFUSED }, Ordering::Relaxed);
+                    admitted
+                }
+                known => known == ADMITTED,
+            },
         };
         let mut ranked = Vec::new();
         for some in vectors.chunks(QUERIES_AT_ONCE * view.dims) {

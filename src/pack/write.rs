@@ -12,6 +12,8 @@ use std::path::Path;
 pub(crate) struct Packed {
     /// What is known of it; where it will be is set when it is written.
     pub(crate) row: PackRow,
+    /// Whether it has a key.
+    pub(crate) keyed: bool,
     pub(crate) record: Vec<u8>,
     pub(crate) metadata: Vec<u8>,
     pub(crate) residual: Vec<u8>,

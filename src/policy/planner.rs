@@ -168,6 +168,7 @@ impl<'a, U: Usage> Planner<'a, U> {
     pub(crate) fn finish(self) -> Planned {
         let mut changed: Vec<(u32, Change)> = self.changed.into_iter().collect();
         changed.sort_unstable_by_key(|&(slot, _)| slot);
+        debug_assert!(changed.is_sorted_by(|(a, _), (b, _)| a < b));
         Planned {
             occupants: changed.iter().map(|&(slot, change)| (slot, change.occupant)).collect(),
             reset: changed.iter().filter(|(_, change)| change.reset).map(|&(slot, _)| slot).collect(),

@@ -45,7 +45,7 @@ const MEMORY_PER_FILE_BYTE: u64 = 256;
 pub struct StoreBuilder {
     capacity: u32,
     similarity: Similarity,
-    byte_budget: Option<u64>,
+    pub(super) byte_budget: Option<u64>,
     memory_limit: Option<u64>,
     permissions: Option<Permissions>,
     pub(super) device: Device,
@@ -120,6 +120,11 @@ impl StoreBuilder {
     pub fn clock(mut self, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
+    }
+
+    /// The same without a byte budget.
+    pub(super) fn without_budget(&self) -> Self {
+        Self { byte_budget: None, ..self.clone() }
     }
 
     /// With the clock of another store.

@@ -11,7 +11,7 @@ use super::tables::{STATE, meta_place};
 use super::transaction::Op;
 use crate::error::{Error, Result};
 use crate::policy::{Planned, Planner};
-use apcm_format::{StoreState, frame, limits};
+use apcm_format::{StoreState, frame};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -119,10 +119,8 @@ impl Inner {
     fn check_space<'a>(&self, ops: impl Iterator<Item = &'a Op>) -> Result<()> {
         let bytes: usize = ops
             .map(|op| match op {
-                Op::Write { content, metadata_len, .. } => {
-                    let residual = content.residual.as_ref().map_or(0, |residual| residual.payload.len());
-                    content.encoded.code.len() + limits::SLOT_OVERHEAD_MAX + metadata_len + residual + 256
-                }
+                Op::Write { content, metadata_len, .. } => content.stored_len() + metadata_len + 256,
+                Op::Restore { content, .. } => content.stored_len() + content.metadata_len() + 256,
                 _ => 256,
             })
             .sum();

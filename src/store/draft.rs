@@ -5,7 +5,7 @@ use super::live::{Live, SlotSize};
 use super::memory::{Committed, Evicted};
 use super::rows::Rows;
 use super::tables::meta_place;
-use super::transaction::{Content, Op};
+use super::transaction::{Content, Expiry, Op};
 use crate::error::{Error, Result};
 use crate::policy::{AllPinned, Held, Occupant, OverBudget, Placement, Planner, Relief, relieve};
 use apcm_format::{
@@ -48,7 +48,7 @@ impl<'o> Draft<'_, 'o> {
 
     fn apply(&mut self, op: &'o Op) -> Result<()> {
         match op {
-            Op::Write { content, pinned, time_to_live, .. } => self.write(content, *pinned, *time_to_live),
+            Op::Write { content, pinned, expiry, .. } => self.write(content, *pinned, *expiry),
             &Op::Restore { ref content, slot, occupant, written_at } => {
                 if self.planner.get(slot).is_some() {
                     self.rows.clear(slot)?;
@@ -126,10 +126,10 @@ impl<'o> Draft<'_, 'o> {
         Ok(())
     }
 
-    fn write(&mut self, content: &'o Content, pinned: bool, time_to_live: Option<u32>) -> Result<()> {
+    fn write(&mut self, content: &'o Content, pinned: bool, expiry: Option<Expiry>) -> Result<()> {
         let seq = self.state.next_seq;
         self.state.next_seq += 1;
-        let expires_at = time_to_live.map(|seconds| self.now.saturating_add(seconds));
+        let expires_at = expiry.map(|expiry| expiry.at(self.now));
         let mut occupant = Occupant { seq, pinned, damaged: false, expires_at };
         let old_slot = match &content.metadata.key {
             Some(key) => self.rows.slot_of(key)?,

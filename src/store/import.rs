@@ -1,7 +1,7 @@
 //! Bringing a pack's memories into a store: into one that is there, or a new one that is as the old one was.
 
 use super::guard::callers;
-use super::transaction::Op;
+use super::transaction::{Expiry, Op};
 use super::transfer::{Transferred, as_they_are, batch, encode_again};
 use super::{Inner, Store, StoreBuilder};
 use crate::codec;
@@ -58,8 +58,10 @@ impl<'a> Import<'a> {
         self
     }
 
-    /// Puts the pack's memories in as if they were written now: new ids, counts of 0, least used memories make room. Keys
-    /// replace what has them; metadata, pins, expiries and residuals come along.
+    /// Puts the pack's memories in as if they were [put](Store::put) now: new ids, counts of 0, least used memories make
+    /// room. Metadata, pins, residuals and the times of expiry come along; what has expired does not. A memory replaces
+    /// the one that has its key, whose count, pin and expiry stay where it has none of its own. Memories without a key
+    /// are added: importing twice adds them twice.
     ///
     /// Under the same codec codes are taken as they are. Under another, memories are decoded and encoded again, and their
     /// errors are at most the squares of the sums of roots.
@@ -71,7 +73,6 @@ impl<'a> Import<'a> {
         let inner = &self.store.inner;
         inner.handle.writable()?;
         check_shape(inner.header.shape, self.pack.shape())?;
-        let now = inner.now();
         let mut report = ImportReport {
             memories: 0,
             evicted: 0,
@@ -80,14 +81,19 @@ impl<'a> Import<'a> {
             error_added: 0.0,
         };
         in_batches(self.pack, |some| {
-            let moved = transferred(inner, self.pack, some, report.encoded_again)?;
+            let now = inner.now();
             let mut transaction = self.store.begin_write();
-            for (entry, moved) in some.iter().zip(moved) {
+            for (entry, moved) in some.iter().zip(transferred(inner, self.pack, some, report.encoded_again)?)
+            {
+                // The pack may have another clock.
+                if !entry.stored().is_there(now) {
+                    continue;
+                }
                 report.memories += 1;
                 report.error_before += f64::from(entry.error());
                 report.error_added += f64::from(moved.added);
-                let time_to_live = entry.stored().expires_at.map(|at| at.saturating_sub(now).max(1));
-                transaction.push_content(moved.content, entry.is_pinned(), time_to_live)?;
+                let expiry = entry.expires_at().map(Expiry::At);
+                transaction.push_content(moved.content, entry.is_pinned(), expiry);
             }
             report.evicted += transaction.commit()?.evicted.len() as u64;
             proceed(&mut self.progress, report.memories, self.pack)
@@ -100,16 +106,18 @@ impl<'a> Import<'a> {
 }
 
 impl StoreBuilder {
-    /// Makes a store of a pack, and opens it: the same slots, ids, keys, metadata, pins, expiries and counts as the store
-    /// had that the pack was made from, and the same codec. Capacity and similarity are the pack's too.
+    /// Makes a store of a pack, and opens it: the same slots, ids, keys, metadata, residuals, pins, expiries and counts as
+    /// the store had that the pack was made from, and the same codec. Capacity and similarity are the pack's too. What is
+    /// the store's own and not its memories' stays behind: lifetime totals, positions of ingests, its byte budget.
     ///
     /// The store is filled in a folder of its own beside its name and gets that name when it is whole: a crash leaves the
-    /// folder, which may be deleted. `progress` is called with how many memories are in and how many there are, and may
-    /// stop it.
+    /// folder `.apcm-new-..`, which may be deleted. `progress` is called with how many memories are in and how many there
+    /// are, and may stop it.
     ///
     /// # Errors
-    /// [`Exists`](Error::Exists), [`Corrupt`](Error::Corrupt), [`Cancelled`](Error::Cancelled), [`Io`](Error::Io): then
-    /// there is no store.
+    /// [`Exists`](Error::Exists), [`Corrupt`](Error::Corrupt), [`Cancelled`](Error::Cancelled), [`Io`](Error::Io),
+    /// [`OverBudget`](Error::OverBudget), [`MemoryLimit`](Error::MemoryLimit), [`UnknownCodec`](Error::UnknownCodec) for
+    /// a codec of the user's own: create a store with it, and [`import`](Store::import). After an error there is no store.
     pub fn unpack(
         self,
         pack: &Pack,
@@ -124,23 +132,27 @@ impl StoreBuilder {
         let folder =
             tempfile::Builder::new().prefix(".apcm-new-").tempdir_in(beside).map_err(Error::io(beside))?;
         let partial = folder.path().join("store");
-        let codec = codec::load(&pack.codec().image()?.encode()?, self.device)?;
-        let builder = self.clone().capacity(pack.capacity()).similarity(pack.similarity());
+        let codec = codec::load(pack.codec_image()?, self.device)?;
+        let builder = self.without_budget().capacity(pack.capacity()).similarity(pack.similarity());
         let store = builder.create_boxed(&partial, codec)?;
-        fill(&store, pack, &mut Some(Box::new(&mut progress)))?;
+        fill(&store, pack, self.byte_budget, &mut Some(Box::new(&mut progress)))?;
         store.close()?;
-        // A link is made only where nothing has the name; a rename would replace what came meanwhile.
-        std::fs::hard_link(&partial, path).map_err(|error| match error.kind() {
+        let partial = tempfile::TempPath::try_from_path(&partial).map_err(Error::io(&partial))?;
+        partial.persist_noclobber(path).map_err(|error| match error.error.kind() {
             std::io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
-            _ => Error::io(path)(error),
+            _ => Error::io(path)(error.error),
         })?;
-        sync_folder(beside)?;
-        drop(folder);
-        self.open(path)
+        // Whoever is told of an error finds no store.
+        sync_folder(beside).and_then(|()| self.open(path)).inspect_err(|_| drop(std::fs::remove_file(path)))
     }
 }
 
-fn fill(store: &Store, pack: &Pack, progress: &mut Option<Callback<'_>>) -> Result<()> {
+fn fill(
+    store: &Store,
+    pack: &Pack,
+    byte_budget: Option<u64>,
+    progress: &mut Option<Callback<'_>>,
+) -> Result<()> {
     let inner = &store.inner;
     let mut done = 0;
     in_batches(pack, |some| {
@@ -162,9 +174,15 @@ fn fill(store: &Store, pack: &Pack, progress: &mut Option<Callback<'_>>) -> Resu
         done += some.len() as u64;
         proceed(progress, done, pack)
     })?;
+    // The budget comes last: it must not begin by dropping what was just put in.
+    let needed = inner.live.read().stored();
+    if let Some(budget) = byte_budget.filter(|&budget| needed > budget) {
+        return Err(Error::OverBudget { needed, budget });
+    }
     let mut transaction = store.begin_write();
     let state = inner.live.read().state();
-    transaction.push(Op::Inherit(StoreState { next_seq: pack.last_seq().saturating_add(1), ..state }));
+    let next_seq = pack.last_seq().saturating_add(1);
+    transaction.push(Op::Inherit(StoreState { next_seq, byte_budget, ..state }));
     transaction.commit()?;
     store.flush()
 }

@@ -15,6 +15,7 @@ use apcm_format::{
     CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, frame, limits,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
 /// Slots whose search vectors are derived at a time; most numbers of those, and most bytes of their codes.
@@ -214,7 +215,7 @@ fn fill_all(
             .spawn_scoped(scope, move || {
                 receiver.into_iter().for_each(|batch| batch.fill(live, codec, header.similarity));
             })
-            .map_err(|error| Error::Storage { during: "start a thread", source: error.into() })?;
+            .map_err(Error::io(Path::new("a thread that opens the store")))?;
         let read = || -> Result<()> {
             let mut batch = Batch::default();
             for entry in slots.iter().map_err(storage("read the slots"))? {

@@ -41,7 +41,7 @@ pub use maintenance::{
     Backup, BackupReport, CompactReport, Damage, RepairPlan, RepairStep, SalvageReport, Verify, VerifyReport,
 };
 pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, Put, Stats};
-pub use pack::{ExportPack, PackedReport};
+pub use pack::{ExportPack, ExportReport};
 pub use recode::{Recode, RecodeReport};
 pub use redb::backends::InMemoryBackend;
 pub use redb::{BackendError, StorageBackend};

@@ -8,7 +8,7 @@ use super::{Inner, Store};
 use crate::error::{Error, Result};
 use crate::pack::{Packed, Writer};
 use crate::whole_file;
-use apcm_format::{Features, PackHeader, PackRow, SlotKind, SlotRecord, StoreUuid};
+use apcm_format::{DecodeError, Features, PackHeader, PackRow, SlotKind, SlotRecord, StoreUuid};
 use rand::TryRng;
 use redb::{ReadOnlyTable, ReadableTable};
 use std::fmt;
@@ -16,14 +16,15 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Memories whose search vectors are derived at a time; most numbers of those.
+/// Memories that are in memory at a time; most numbers of their search vectors, and most bytes but for the last of them.
 const BATCH: usize = 4_096;
 const BATCH_NUMBERS: usize = 1 << 20;
+const BATCH_BYTES: usize = 16 << 20;
 
 /// What a pack holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
-pub struct PackedReport {
+pub struct ExportReport {
     /// Memories in it.
     pub memories: u64,
     /// Bytes of its file.
@@ -60,16 +61,18 @@ impl<'a> ExportPack<'a> {
     /// Writes the store as it is now, while others go on reading and writing: every memory that has not expired, with its
     /// id, key, metadata, residual, pin, expiry and count.
     ///
-    /// The file is built under a temporary name, marked read-only, synced, and renamed: a crash leaves all of it or
-    /// nothing. Whoever may read the store's file may read the pack. Cost: reads every slot once and derives its search vector; four bytes of memory a slot and a key.
+    /// The file is built under a temporary name, marked read-only, synced, and renamed: under its own name there is all of
+    /// it or nothing (a crash may leave `.apcm-new-..` beside it, which may be deleted). Whoever may read the store's file
+    /// may read the pack. Cost: reads every memory and derives its search vector; four bytes of memory a slot and a key,
+    /// and 16 MiB, or one memory where that is more.
     ///
     /// # Errors
     /// [`Exists`](Error::Exists), [`Io`](Error::Io), [`Cancelled`](Error::Cancelled); [`Corrupt`](Error::Corrupt) for a
     /// damaged memory, which a pack cannot hold: remove or [repair](Store::plan_repair) it first.
-    pub fn run(mut self) -> Result<PackedReport> {
+    pub fn run(mut self) -> Result<ExportReport> {
         let inner = &self.store.inner;
         let snapshot = inner.reading("begin an export", || inner.snapshot())?;
-        let mut report = PackedReport { memories: 0, bytes: 0 };
+        let mut report = ExportReport { memories: 0, bytes: 0 };
         whole_file::create(&self.to, None, |file| {
             report = write(inner, &snapshot, file, &self.to, &mut self.progress)?;
             // Nobody changes a pack, and whoever opens it sees that nobody does.
@@ -88,7 +91,7 @@ fn write(
     file: &File,
     to: &Path,
     progress: &mut Option<Callback<'_>>,
-) -> Result<PackedReport> {
+) -> Result<ExportReport> {
     let now = inner.now();
     let slots = inner.reading("read the slots", || slots_of(inner, snapshot, now))?;
     let total = slots.len() as u64;
@@ -118,17 +121,16 @@ fn write(
     let mut writer = Writer::new(file, to, header, &image)?;
     drop(image);
     let at_once = BATCH.min(BATCH_NUMBERS / from.search_dims as usize).max(1);
-    let mut done = 0;
-    for slots in slots.chunks(at_once) {
-        let batch = inner.reading("read the memories", || {
-            slots.iter().map(|&slot| packed(inner, snapshot, slot)).collect()
-        })?;
-        let (batch, codes): (Vec<Packed>, Vec<Vec<u8>>) = Vec::into_iter(batch).unzip();
+    let (mut done, mut keyed) = (0, 0);
+    while done < slots.len() {
+        let (batch, codes) =
+            inner.reading("read the memories", || some(inner, snapshot, &slots[done..], at_once))?;
+        done += batch.len();
+        keyed += batch.iter().filter(|packed| packed.keyed).count();
         let codes: Vec<&[u8]> = codes.iter().map(Vec::as_slice).collect();
-        writer.add(batch, &inner.codec.search_vectors(&codes, from.similarity)?)?;
-        done += slots.len() as u64;
+        writer.add(batch, &inner.search_vectors(&codes)?)?;
         if let Some(callback) = progress
-            && callers(|| callback(done, total)).is_break()
+            && callers(|| callback(done as u64, total)).is_break()
         {
             return Err(Error::Cancelled);
         }
@@ -142,11 +144,36 @@ fn write(
                 && inner.metadata(snapshot, slot.value())?.key.as_deref() == Some(key.value())
             {
                 writer.key(row as u32);
+                keyed -= 1;
             }
         }
         Ok(())
     })?;
-    Ok(PackedReport { memories: total, bytes: writer.finish()? })
+    if keyed > 0 {
+        let cause = DecodeError::Invalid { what: "the number of keys without a row", found: keyed as u64 };
+        return Err(Error::Corrupt { what: "the table of keys".to_owned(), cause });
+    }
+    Ok(ExportReport { memories: total, bytes: writer.finish()? })
+}
+
+/// The memories of the next slots, with their codes: as many as may be in memory at a time.
+fn some(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    slots: &[u32],
+    at_once: usize,
+) -> Result<(Vec<Packed>, Vec<Vec<u8>>)> {
+    let (mut batch, mut codes, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for &slot in slots.iter().take(at_once) {
+        let (packed, code) = packed(inner, snapshot, slot)?;
+        bytes += packed.record.len() + packed.metadata.len() + packed.residual.len();
+        batch.push(packed);
+        codes.push(code);
+        if bytes > BATCH_BYTES {
+            break;
+        }
+    }
+    Ok((batch, codes))
 }
 
 /// Slots whose memories have not expired, in order.
@@ -171,8 +198,7 @@ fn packed(inner: &Inner, snapshot: &Snapshot, slot: u32) -> Result<(Packed, Vec<
     let record = value.value().to_vec();
     let known = SlotRecord::decode(&record, slot_place(inner.header.uuid, slot))?;
     if known.kind != SlotKind::Record {
-        let cause =
-            apcm_format::DecodeError::Invalid { what: "the kind of a slot", found: known.kind as u64 };
+        let cause = DecodeError::Invalid { what: "the kind of a slot", found: known.kind as u64 };
         return Err(Error::Corrupt { what: format!("slot {slot}"), cause });
     }
     stored.residual(inner.header.uuid)?;
@@ -189,7 +215,8 @@ fn packed(inner: &Inner, snapshot: &Snapshot, slot: u32) -> Result<(Packed, Vec<
         expires_at: known.expires_at.unwrap_or(0),
         count: inner.count_of(stored.id),
     };
-    Ok((Packed { row, record, metadata, residual }, stored.code))
+    let keyed = stored.metadata.key.is_some();
+    Ok((Packed { row, keyed, record, metadata, residual }, stored.code))
 }
 
 fn raw(table: &ReadOnlyTable<u32, &'static [u8]>, slot: u32) -> Result<Vec<u8>> {

@@ -2,6 +2,7 @@
 
 use super::memory::{Attributes, Committed, Put};
 use super::tables::metadata_place;
+use super::transfer::check_made;
 use super::{Inner, check_key};
 use crate::codec::fidelity::{Residual, residuals};
 use crate::codec::{Encoded, Fidelity, mean_record};
@@ -9,7 +10,9 @@ use crate::error::{Error, Result};
 use crate::policy::Occupant;
 use crate::record::{Record, Records, check_shape};
 use crate::stored::Stored;
-use apcm_format::{IngestPosition, MemoryId, SlotMetadata, StoreState, frame, limits};
+use apcm_format::{
+    IngestPosition, MemoryId, Place, SlotMetadata, StoreState, StoreUuid, Table, frame, limits,
+};
 use std::collections::HashMap;
 
 /// What a read may differ from the measurement through another batch size: rounding of the last bits.
@@ -22,7 +25,7 @@ pub(super) const POSITION_PREFIX: &str = "ingest:";
 #[derive(Debug)]
 pub(super) enum Op {
     /// A record, with its key if it has one.
-    Write { content: Box<Content>, metadata_len: usize, pinned: bool, time_to_live: Option<u32> },
+    Write { content: Box<Content>, metadata_len: usize, pinned: bool, expiry: Option<Expiry> },
     /// Remove by key; nothing happens if there is none.
     RemoveKey(Vec<u8>),
     /// Remove by id; an error if its memory left.
@@ -46,6 +49,24 @@ impl Op {
     }
 }
 
+/// When a memory is to leave.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expiry {
+    /// So many seconds after it is written.
+    In(u32),
+    /// At this time, in seconds since 1970.
+    At(u32),
+}
+
+impl Expiry {
+    pub(super) fn at(self, now: u32) -> u32 {
+        match self {
+            Self::In(seconds) => now.saturating_add(seconds),
+            Self::At(at) => at,
+        }
+    }
+}
+
 /// What a slot is to hold, with the errors that it will say.
 #[derive(Debug)]
 pub(super) struct Content {
@@ -56,6 +77,18 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// Bytes of its code and its residual, with what is stored around them.
+    pub(super) fn stored_len(&self) -> usize {
+        let residual = self.residual.as_ref().map_or(0, |residual| residual.payload.len());
+        self.encoded.code.len() + limits::SLOT_OVERHEAD_MAX + residual
+    }
+
+    /// Bytes of its metadata; 0 where they cannot be sealed, which the commit says.
+    pub(super) fn metadata_len(&self) -> usize {
+        frame::seal(&self.metadata, Place::numbered(StoreUuid([0; 16]), Table::Metadata, 0))
+            .map_or(0, |bytes| bytes.len())
+    }
+
     /// Of what was just encoded and measured.
     pub(super) fn measured(
         encoded: Encoded,
@@ -221,19 +254,12 @@ impl<'a> Transaction<'a> {
     }
 
     /// Stages a memory that is encoded already.
-    pub(super) fn push_content(
-        &mut self,
-        content: Box<Content>,
-        pinned: bool,
-        time_to_live: Option<u32>,
-    ) -> Result<()> {
-        let place = metadata_place(self.inner.header.uuid, 0);
-        let metadata_len = frame::seal(&content.metadata, place)?.len();
+    pub(super) fn push_content(&mut self, content: Box<Content>, pinned: bool, expiry: Option<Expiry>) {
+        let metadata_len = content.metadata_len();
         if let Some(key) = &content.metadata.key {
             self.keys.insert(key.clone(), true);
         }
-        self.ops.push(Op::Write { content, metadata_len, pinned, time_to_live });
-        Ok(())
+        self.ops.push(Op::Write { content, metadata_len, pinned, expiry });
     }
 
     /// Commits a transaction of one record.
@@ -261,15 +287,9 @@ impl<'a> Transaction<'a> {
         }
         // Derived from the code, as opening the store will: what is ranked now is what is ranked then.
         let codes: Vec<&[u8]> = encoded.iter().map(|encoded| encoded.code.as_slice()).collect();
-        let vectors = self.inner.codec.search_vectors(&codes, self.inner.header.similarity)?;
+        let vectors = self.inner.search_vectors(&codes)?;
         let dims = self.inner.header.search_dims as usize;
-        if encoded.len() != attributes.len() || vectors.len() != encoded.len() * dims {
-            return Err(Error::argument(
-                "what the codec makes of a batch",
-                format!("{} codes and {} search values", attributes.len(), attributes.len() * dims),
-                format!("{} and {}", encoded.len(), vectors.len()),
-            ));
-        }
+        check_made("codes of a batch", attributes.len(), encoded.len())?;
         let wanted: Vec<Fidelity> = attributes.iter().map(|(_, attributes)| attributes.fidelity).collect();
         wanted.iter().try_for_each(|fidelity| fidelity.check())?;
         let residuals = residuals(self.inner.codec.as_ref(), records, &encoded, &wanted)?;
@@ -304,7 +324,7 @@ impl<'a> Transaction<'a> {
                 content: Content::measured(encoded, residual, search, SlotMetadata { key, values }),
                 metadata_len,
                 pinned,
-                time_to_live: time_to_live.map(seconds),
+                expiry: time_to_live.map(|time| Expiry::In(seconds(time))),
             });
         }
         Ok(())

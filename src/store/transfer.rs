@@ -4,7 +4,7 @@ use super::Inner;
 use super::transaction::Content;
 use crate::codec::fidelity::{Residual, residuals};
 use crate::codec::{Encoded, Fidelity};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::Records;
 use crate::stored::Stored;
 use apcm_format::{ResidualForm, StoreUuid};
@@ -41,7 +41,8 @@ pub(super) fn encode_again(
     let wanted = all.iter().map(|stored| fidelity(stored, from)).collect::<Result<Vec<Fidelity>>>()?;
     let residuals = residuals(codec, records, &encoded, &wanted)?;
     let codes: Vec<&[u8]> = encoded.iter().map(|encoded| encoded.code.as_slice()).collect();
-    let vectors = codec.search_vectors(&codes, into.header.similarity)?;
+    let vectors = into.search_vectors(&codes)?;
+    check_made("codes of a batch", all.len(), codes.len())?;
     let vectors = vectors.chunks_exact(into.header.search_dims as usize);
     let transferred = all.iter().zip(encoded).zip(residuals).zip(vectors);
     Ok(transferred
@@ -60,7 +61,7 @@ pub(super) fn encode_again(
 /// Takes memories as they are, for a store with the codec that wrote them.
 pub(super) fn as_they_are(into: &Inner, from: StoreUuid, all: &[&Stored]) -> Result<Vec<Transferred>> {
     let codes: Vec<&[u8]> = all.iter().map(|stored| stored.code.as_slice()).collect();
-    let vectors = into.codec.search_vectors(&codes, into.header.similarity)?;
+    let vectors = into.search_vectors(&codes)?;
     let vectors = vectors.chunks_exact(into.header.search_dims as usize);
     all.iter()
         .zip(vectors)
@@ -100,4 +101,22 @@ fn fidelity(stored: &Stored, from: StoreUuid) -> Result<Fidelity> {
 /// Errors of two moves one after the other add up at most by their roots.
 fn summed(before: f32, added: f32) -> f32 {
     if before == 0.0 { added } else { (before.sqrt() + added.sqrt()).powi(2) }
+}
+
+/// A codec of the user's own may make anything of a batch; no memory is dropped for it silently.
+pub(super) fn check_made(what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::argument(what, expected.to_string(), found))
+}
+
+impl Inner {
+    /// Search vectors of codes, as many as there must be.
+    pub(super) fn search_vectors(&self, codes: &[&[u8]]) -> Result<Vec<f32>> {
+        let vectors = self.codec.search_vectors(codes, self.header.similarity)?;
+        let expected = codes.len() * self.header.search_dims as usize;
+        check_made("search values of a batch", expected, vectors.len())?;
+        Ok(vectors)
+    }
 }

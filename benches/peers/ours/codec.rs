@@ -24,9 +24,18 @@ impl Coded {
                 self.made = Some((codec, records, codes));
                 Ok(Some(serde_json::json!({ "parameters": parameters })))
             }
-            "forward" => self.run(words, |codec, records, _| Ok(drop(black_box(codec.forward(records)?)))),
-            "encode" => self.run(words, |codec, records, _| Ok(drop(black_box(codec.encode(records)?)))),
-            "decode" => self.run(words, |codec, _, codes| Ok(drop(black_box(codec.decode(codes)?)))),
+            "forward" => self.run(words, |codec, records, _| {
+                black_box(codec.forward(records)?);
+                Ok(())
+            }),
+            "encode" => self.run(words, |codec, records, _| {
+                black_box(codec.encode(records)?);
+                Ok(())
+            }),
+            "decode" => self.run(words, |codec, _, codes| {
+                black_box(codec.decode(codes)?);
+                Ok(())
+            }),
             _ => Ok(None),
         }
     }

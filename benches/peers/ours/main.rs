@@ -92,7 +92,9 @@ fn median(mut all: Vec<f64>) -> f64 {
 }
 
 fn record(number: u32) -> Outcome<Record> {
-    Ok(Record::vector((0..DIMS).map(|i| ((number as usize * DIMS + i) as f32 * 0.618).sin()).collect())?)
+    Ok(Record::vector(
+        (0..DIMS).map(|i| ((number as usize * DIMS + i) as f64 * 0.618).sin() as f32).collect(),
+    )?)
 }
 
 fn batch(first: u32, count: u32) -> Outcome<Records> {

@@ -71,7 +71,7 @@ fn scale(path: &Path, slots: u32, dims: usize) -> Outcome<Value> {
     let shape = store.description().shape;
     let values = |first: u32, count: u32| -> Vec<f32> {
         let numbers = first as usize * dims..(first + count) as usize * dims;
-        numbers.map(|number| (number as f32 * 0.618).sin()).collect()
+        numbers.map(|number| (number as f64 * 0.618).sin() as f32).collect()
     };
     for first in (0..slots).step_by(50_000) {
         let mut transaction = store.begin_write();

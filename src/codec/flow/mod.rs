@@ -114,15 +114,19 @@ pub struct FlowCodec {
 #[derive(Debug)]
 enum Computes {
     /// On the CPU's cores, by themselves.
-    Host(HostNetwork),
+    Host(Box<HostNetwork>),
     /// On a device, by burn.
-    Device {
-        device: BurnDevice,
-        mean: Option<Tensor<2>>,
-        rotation: Option<Tensor<2>>,
-        rotation_back: Option<Tensor<2>>,
-        restore: Restore,
-    },
+    Device(Box<OnDevice>),
+}
+
+/// What stands around the network, on its device.
+#[derive(Debug)]
+struct OnDevice {
+    device: BurnDevice,
+    mean: Option<Tensor<2>>,
+    rotation: Option<Tensor<2>>,
+    rotation_back: Option<Tensor<2>>,
+    restore: Restore,
 }
 
 impl FlowCodec {
@@ -202,15 +206,15 @@ impl FlowCodec {
         let computes = match device {
             Device::Cpu => {
                 let scales = blueprint.scales.clone();
-                Computes::Host(HostNetwork::new(
+                Computes::Host(Box::new(HostNetwork::new(
                     chain.geometry().clone(),
                     &network,
                     &sizes,
                     predictor,
                     scales,
-                ))
+                )))
             }
-            _ => Computes::on(&blueprint, latent, burn),
+            _ => Computes::Device(Box::new(OnDevice::new(&blueprint, latent, burn))),
         };
         let mean_search = mean_search(&blueprint, chain.latent(), chain.kept());
         Ok(Self { blueprint, shape, computes, mean_search, chain, network })
@@ -256,7 +260,7 @@ impl FlowCodec {
         for block in z.chunks(self.batch() * latent) {
             values.extend(match &self.computes {
                 Computes::Host(network) => honest(network.inverse(block, self.shape.values(), self.frame())),
-                Computes::Device { device, .. } => self.to_records(matrix(block.to_vec(), latent, device)),
+                Computes::Device(on) => self.to_records(on, matrix(block.to_vec(), latent, &on.device)),
             });
         }
         Ok(Records::from_decoded(self.shape, values))
@@ -276,12 +280,12 @@ impl FlowCodec {
     fn to_latent(&self, values: &[f32]) -> Vec<f32> {
         match &self.computes {
             Computes::Host(network) => network.forward(values, self.shape.values(), self.frame()),
-            Computes::Device { device, mean, rotation, .. } => {
-                let mut x = matrix(values.to_vec(), self.shape.values(), device);
-                if let Some(mean) = mean {
+            Computes::Device(on) => {
+                let mut x = matrix(values.to_vec(), self.shape.values(), &on.device);
+                if let Some(mean) = &on.mean {
                     x = x - mean.clone();
                 }
-                if let Some(rotation) = rotation {
+                if let Some(rotation) = &on.rotation {
                     x = x.matmul(rotation.clone());
                 }
                 host(self.chain.forward(&self.network, x))
@@ -290,15 +294,13 @@ impl FlowCodec {
     }
 
     /// On a device: `z` to records.
-    fn to_records(&self, z: Tensor<2>) -> Vec<f32> {
+    fn to_records(&self, on: &OnDevice, z: Tensor<2>) -> Vec<f32> {
         let mut x = self.chain.inverse(&self.network, z);
-        if let Computes::Device { mean, rotation_back, .. } = &self.computes {
-            if let Some(back) = rotation_back {
-                x = x.matmul(back.clone());
-            }
-            if let Some(mean) = mean {
-                x = x + mean.clone();
-            }
+        if let Some(back) = &on.rotation_back {
+            x = x.matmul(back.clone());
+        }
+        if let Some(mean) = &on.mean {
+            x = x + mean.clone();
         }
         honest(host(x))
     }
@@ -319,11 +321,14 @@ impl FlowCodec {
                 let z = network.restored(kept, predict);
                 honest(network.inverse(&z, self.shape.values(), self.frame()))
             }
-            Computes::Device { device, restore, .. } => {
-                let kept = matrix(kept.to_vec(), self.chain.kept(), device);
-                let z =
-                    if predict { restore.predicted(&self.network, kept) } else { restore.unpredicted(kept) };
-                self.to_records(z)
+            Computes::Device(on) => {
+                let kept = matrix(kept.to_vec(), self.chain.kept(), &on.device);
+                let z = if predict {
+                    on.restore.predicted(&self.network, kept)
+                } else {
+                    on.restore.unpredicted(kept)
+                };
+                self.to_records(on, z)
             }
         }
     }
@@ -367,11 +372,10 @@ impl FlowCodec {
     }
 }
 
-impl Computes {
-    /// On a device: what stands around the network goes there too.
-    fn on(blueprint: &Blueprint, latent: usize, device: BurnDevice) -> Self {
+impl OnDevice {
+    fn new(blueprint: &Blueprint, latent: usize, device: BurnDevice) -> Self {
         let rotation = blueprint.rotation.as_ref().map(|values| matrix(values.clone(), latent, &device));
-        Self::Device {
+        Self {
             mean: blueprint.mean.as_ref().map(|mean| row(mean.clone(), &device)),
             rotation_back: rotation.as_ref().map(|rotation| rotation.clone().transpose()),
             rotation,
