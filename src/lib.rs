@@ -52,11 +52,12 @@ pub use index::Scan;
 pub use memory::{Hit, Memory};
 pub use pack::{Loading, Pack, PackBuilder, PackEntries, PackEntry, PackReport};
 pub use record::{Record, Records};
-pub use search::Search;
+pub use search::{HotFirst, Search};
 pub use store::{
-    Attributes, BackendError, Backup, BackupReport, CodecStats, Committed, CompactReport, Damage,
-    Description, Entries, Entry, Evicted, ExportPack, ExportReport, Import, ImportReport, InMemoryBackend,
-    Put, Recode, RecodeReport, RepairPlan, RepairStep, SalvageReport, Stats, StorageBackend, Store,
-    StoreBuilder, Transaction, Verify, VerifyReport,
+    AccessFrequency, Attributes, BackendError, Backup, BackupReport, CodecStats, Committed, CompactReport,
+    Damage, Description, Entries, Entry, Evicted, ExportPack, ExportReport, HotFirstReport, Import,
+    ImportReport, InMemoryBackend, MemoryFrequency, Put, Recode, RecodeReport, RepairPlan, RepairStep,
+    SalvageReport, SoftMemory, SoftRead, SoftShare, Stats, StorageBackend, Store, StoreBuilder, Transaction,
+    Verify, VerifyReport,
 };
 pub use summary::ErrorSummary;

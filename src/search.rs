@@ -25,9 +25,77 @@ pub(crate) struct Question {
     pub(crate) records: bool,
     pub(crate) scan: Scan,
     pub(crate) threads: Option<usize>,
+    pub(crate) hot: Option<HotFirst>,
+}
+
+/// A search that looks at the most used memories and the latest ones first, and at all others only where it must.
+///
+/// The preselection of the TMNN paper. Its frequencies alone would never reach a memory that nobody has read, so the
+/// latest come along. It finds what is nearest among those, exactly; what it misses is measured by
+/// [`Store::hot_first_report`](crate::Store::hot_first_report). Packs have nobody to count for, and look at all.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HotFirst {
+    /// How many of the most used memories.
+    pub frequent: usize,
+    /// How many of the latest.
+    pub recent: usize,
+    /// All memories are looked at where the best of these is below this cosine, or there are fewer than asked for.
+    pub floor: f32,
 }
 
 impl Question {
+    /// The ten nearest, of whatever kind.
+    pub(crate) fn new(queries: Records) -> Self {
+        Self {
+            queries,
+            k: 10,
+            floor: f32::NEG_INFINITY,
+            max_error: f32::INFINITY,
+            filter: None,
+            counted: false,
+            records: false,
+            scan: Scan::Auto,
+            threads: None,
+            hot: None,
+        }
+    }
+
+    /// Whether its numbers make sense.
+    ///
+    /// # Errors
+    /// [`Argument`](Error::Argument).
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.k == 0 {
+            return Err(Error::argument("k", "at least 1", 0));
+        }
+        if self.floor.is_nan() {
+            return Err(Error::argument("the similarity floor", "a number", self.floor));
+        }
+        if self.max_error.is_nan() || self.max_error < 0.0 {
+            return Err(Error::argument(
+                "the largest error of a hit",
+                "a number of 0 or more",
+                self.max_error,
+            ));
+        }
+        if let Some(hot) = self.hot {
+            if hot.floor.is_nan() {
+                return Err(Error::argument("the floor of a hot-first search", "a number", hot.floor));
+            }
+            if hot.frequent == 0 && hot.recent == 0 {
+                return Err(Error::argument(
+                    "what a hot-first search looks at",
+                    "at least one memory",
+                    "none",
+                ));
+            }
+        }
+        if self.queries.is_empty() {
+            return Err(Error::argument("the queries of a search", "at least one", "none"));
+        }
+        Ok(())
+    }
+
     /// As the index takes it.
     pub(crate) fn wanted(&self) -> Wanted {
         Wanted { k: self.k, floor: self.floor, scan: self.scan, threads: self.threads }
@@ -62,18 +130,7 @@ pub struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub(crate) fn new(among: &'a dyn Searched, queries: Records) -> Self {
-        let question = Question {
-            queries,
-            k: 10,
-            floor: f32::NEG_INFINITY,
-            max_error: f32::INFINITY,
-            filter: None,
-            counted: false,
-            records: false,
-            scan: Scan::Auto,
-            threads: None,
-        };
-        Self { among, question }
+        Self { among, question: Question::new(queries) }
     }
 
     /// How many hits at most; 10 by default.
@@ -104,6 +161,12 @@ impl<'a> Search<'a> {
     pub fn filter(mut self, condition: &str) -> Result<Self> {
         self.question.filter = Some(Filter::parse(condition)?);
         Ok(self)
+    }
+
+    /// Looks at the most used and the latest memories first; off by default. See [`HotFirst`] for what that costs.
+    pub fn hot_first(mut self, hot: HotFirst) -> Self {
+        self.question.hot = Some(hot);
+        self
     }
 
     /// Counts every hit as an access; searches count nothing by default, and packs and read-only handles never.
@@ -144,22 +207,7 @@ impl<'a> Search<'a> {
     /// # Errors
     /// As [`run`](Self::run), and [`Argument`](Error::Argument) for no query at all.
     pub fn run_all(self) -> Result<Vec<Vec<Hit>>> {
-        if self.question.k == 0 {
-            return Err(Error::argument("k", "at least 1", 0));
-        }
-        if self.question.floor.is_nan() {
-            return Err(Error::argument("the similarity floor", "a number", self.question.floor));
-        }
-        if self.question.max_error.is_nan() || self.question.max_error < 0.0 {
-            return Err(Error::argument(
-                "the largest error of a hit",
-                "a number of 0 or more",
-                self.question.max_error,
-            ));
-        }
-        if self.question.queries.is_empty() {
-            return Err(Error::argument("the queries of a search", "at least one", "none"));
-        }
+        self.question.check()?;
         self.among.answer(&self.question)
     }
 }

@@ -65,6 +65,21 @@ impl Stored {
         Ok(Some(residual))
     }
 
+    pub(crate) fn code(&self) -> StoredCode<'_> {
+        StoredCode { bytes: &self.code, without_predictor: self.without_predictor }
+    }
+
+    pub(crate) fn into_hit(self, similarity: f32, record: Option<Record>) -> Hit {
+        Hit {
+            id: self.id,
+            key: self.metadata.key,
+            metadata: self.metadata.values,
+            similarity,
+            error: self.error,
+            record,
+        }
+    }
+
     pub(crate) fn into_memory(self, record: Record, similarity: Option<f32>) -> Memory {
         Memory {
             id: self.id,
@@ -79,10 +94,7 @@ impl Stored {
 
 /// Decodes memories in one go, each with its residual.
 pub(crate) fn decode_all(codec: &dyn Codec, store: StoreUuid, all: &[&Stored]) -> Result<Records> {
-    let codes: Vec<StoredCode<'_>> = all
-        .iter()
-        .map(|stored| StoredCode { bytes: &stored.code, without_predictor: stored.without_predictor })
-        .collect();
+    let codes: Vec<StoredCode<'_>> = all.iter().map(|stored| stored.code()).collect();
     let slot = all.first().map_or(0, |stored| stored.id.slot);
     let mut records = codec.decode(&codes).map_err(|error| match error {
         // A code that passed its checksum and that the codec refuses all the same.
@@ -112,13 +124,8 @@ pub(crate) fn hits(
     } else {
         None
     };
-    let hit = |(index, (stored, similarity)): (usize, (Stored, f32))| Hit {
-        id: stored.id,
-        key: stored.metadata.key,
-        metadata: stored.metadata.values,
-        similarity,
-        error: stored.error,
-        record: records.as_ref().map(|records| records.get(index)),
+    let hit = |(index, (stored, similarity)): (usize, (Stored, f32))| {
+        stored.into_hit(similarity, records.as_ref().map(|records| records.get(index)))
     };
     Ok(found.into_iter().enumerate().map(hit).collect())
 }

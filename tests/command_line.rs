@@ -255,3 +255,38 @@ fn the_demo_does_what_it_says() {
     // And again over itself.
     assert_eq!(shell.run(&["list", "demo/memory.apcm", "--limit", "2"]).status.code(), Some(0));
 }
+
+/// Blocks of latent tokens, `[tokens, features]`: the shape is kept from the file to the file.
+#[test]
+fn blocks_of_tokens_keep_their_shape_throughout() {
+    let shell = Shell::new();
+    let (events, tokens, features) = (160, 4, 6);
+    npy::write(&shell.home.file("events.npy"), &[events, tokens, features], &noise(events * 24, 3)).unwrap();
+    shell.json(&["train", "events.npy", "--bytes", "24", "--steps", "20", "--out", "e.codec"]);
+    shell.json(&["create", "e.apcm", "--codec", "e.codec", "--capacity", "200"]);
+    shell.json(&["ingest", "e.apcm", "events.npy", "--keys", "row"]);
+    let shape = serde_json::json!([tokens, features]);
+    assert_eq!(shell.json(&["stats", "e.apcm"])["record_shape"], shape);
+    shell.json(&["get", "e.apcm", "7", "--out", "seven.npy"]);
+    let seven = apcm::ingest::Dataset::open_as(
+        shell.home.file("seven.npy"),
+        apcm::RecordShape::new(&[tokens, features]).unwrap(),
+    );
+    assert_eq!((seven.as_ref().unwrap().len(), seven.unwrap().shape().dims()), (1, vec![tokens, features]));
+    // One block is a query; so are many in one array.
+    let hits = shell.json(&["search", "e.apcm", "--queries", "seven.npy", "--k", "1"]);
+    assert_eq!(hits[0]["hits"][0]["key"], "7");
+    let hits = shell.json(&["search", "e.apcm", "--queries", "events.npy", "--k", "1"]);
+    assert_eq!((hits.as_array().unwrap().len(), &hits[9]["hits"][0]["key"]), (events, &"9".into()));
+    shell.json(&["pack", "e.apcm", "--out", "e.apack"]);
+    shell.json(&["get", "e.apack", "7", "--out", "again.npy"]);
+    let read = |name| std::fs::read(shell.home.file(name)).unwrap();
+    assert!(read("again.npy") == read("seven.npy"));
+    shell.json(&["export", "e.apcm", "--out", "all"]);
+    let all = apcm::ingest::Dataset::open(shell.home.file("all/records.npy")).unwrap();
+    assert_eq!((all.len() as usize, all.shape().dims()), (events, vec![tokens, features]));
+    // Another arrangement of as many values is another record.
+    npy::write(&shell.home.file("flat.npy"), &[2, tokens * features], &noise(48, 3)).unwrap();
+    let (code, text) = shell.fails(&["insert", "e.apcm", "flat.npy"]);
+    assert!(code == 1 && text.contains("[4, 6]") && text.contains("[24]"), "{text}");
+}

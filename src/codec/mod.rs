@@ -95,6 +95,23 @@ pub trait Codec: Debug + Send + Sync + 'static {
     /// [`Format`](Error::Format) for bytes that this codec cannot have written.
     fn decode(&self, codes: &[StoredCode<'_>]) -> Result<Records>;
 
+    /// Decodes the weighted mean of codes, one record: what a soft read gives back. Weights are positive and add up to 1.
+    ///
+    /// The mean of what the codes decode to; a codec with coordinates of its own should take the mean there, as the
+    /// papers do.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    fn blend(&self, codes: &[StoredCode<'_>], weights: &[f32]) -> Result<Records> {
+        let decoded = self.decode(codes)?;
+        let mut sums = vec![0.0_f64; self.shape().values()];
+        for (row, &weight) in decoded.rows().zip(weights) {
+            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(weight) * f64::from(value));
+        }
+        let mean = sums.into_iter().map(|sum| sum as f32).collect();
+        Ok(Records::from_decoded(self.shape(), mean))
+    }
+
     /// The largest number that decoding adds up, where reconstructions may be small differences of large ones: backends
     /// differ by its rounding.
     fn reconstruction_scale(&self) -> f32 {

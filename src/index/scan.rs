@@ -112,6 +112,29 @@ impl View<'_> {
         queries.chunks_exact(self.dims).map(one).collect()
     }
 
+    /// The `k` nearest of some slots, exactly: as [`nearest`](Self::nearest), for one query `[dims]`.
+    pub(crate) fn nearest_among(
+        &self,
+        query: &[f32],
+        wanted: &Wanted,
+        slots: &[u32],
+        admit: impl Fn(u32) -> bool,
+    ) -> Vec<Ranked> {
+        let mut query = query.to_vec();
+        normalize(&mut query);
+        let mut best = Best::new(wanted.k, wanted.floor);
+        for &slot in slots {
+            let row = slot as usize;
+            if row < self.len() && self.has(row) && admit(slot) {
+                let similarity = dot(&query, self.row(row)).clamp(-1.0, 1.0);
+                if similarity >= wanted.floor {
+                    best.show(Ranked { slot, similarity });
+                }
+            }
+        }
+        best.into_sorted()
+    }
+
     fn exact(&self, query: &[f32], wanted: &Wanted, admit: &(impl Fn(usize) -> bool + Sync)) -> Vec<Ranked> {
         let scan = |range: Range<usize>| {
             let mut best = Best::new(wanted.k, wanted.floor);

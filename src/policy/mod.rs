@@ -12,10 +12,12 @@
 
 mod bank;
 mod budget;
+mod hot;
 mod planner;
 mod victims;
 
 pub(crate) use bank::{Bank, Occupant};
 pub(crate) use budget::{Held, OverBudget, Relief, relieve};
+pub(crate) use hot::Hot;
 pub(crate) use planner::{AllPinned, Placement, Planned, Planner, Usage};
 pub(crate) use victims::Victims;

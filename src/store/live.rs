@@ -2,7 +2,7 @@
 
 use super::counts::Counts;
 use crate::index::ScanMatrix;
-use crate::policy::{Bank, Occupant, Usage, Victims};
+use crate::policy::{Bank, Hot, Occupant, Usage, Victims};
 use apcm_format::{MemoryId, StoreState};
 use rustc_hash::FxHashSet;
 use std::sync::OnceLock;
@@ -65,6 +65,8 @@ pub(super) struct Live {
     counts: Counts,
     /// Made when the first memory has to leave: many a store is only read.
     victims: OnceLock<Victims>,
+    /// Made at the first search that asks for it.
+    hot: OnceLock<Hot>,
     sizes: Vec<SlotSize>,
     /// Sum of all sizes.
     stored: u64,
@@ -78,6 +80,7 @@ impl Live {
             scan: ScanMatrix::new(search_dims),
             counts: Counts::default(),
             victims: OnceLock::new(),
+            hot: OnceLock::new(),
             sizes: Vec::new(),
             stored: 0,
             state,
@@ -86,7 +89,8 @@ impl Live {
 
     /// Bytes in memory for all slots.
     pub(super) fn memory(&self) -> u64 {
-        u64::from(self.bank.high_water()) * memory_per_slot(self.scan.dims())
+        let hot = if self.hot.get().is_some() { Hot::BYTES_PER_SLOT as u64 } else { 0 };
+        u64::from(self.bank.high_water()) * (memory_per_slot(self.scan.dims()) + hot)
     }
 
     /// Makes room for slots up to `high_water`, once and exactly.
@@ -165,24 +169,41 @@ impl Live {
         self.resize(slot, |size| *size = SlotSize::default());
     }
 
-    /// Begins a change of slots: takes them out of the order of victims, where there is one. Gives what
+    /// Begins a change of slots: takes them out of the orders that are kept. Gives what
     /// [`Self::changed`] puts back.
     pub(super) fn changing(&mut self, slots: impl Iterator<Item = u32>) -> FxHashSet<u32> {
-        let Some(victims) = self.victims.get_mut() else { return FxHashSet::default() };
+        if self.victims.get().is_none() && self.hot.get().is_none() {
+            return FxHashSet::default();
+        }
         let slots: FxHashSet<u32> = slots.collect();
         for &slot in &slots {
-            victims.remove(slot, self.bank.get(slot), self.counts.base(slot));
+            let (occupant, count) = (self.bank.get(slot), self.counts.base(slot));
+            if let Some(victims) = self.victims.get_mut() {
+                victims.remove(slot, occupant, count);
+            }
+            if let Some(hot) = self.hot.get_mut() {
+                hot.remove(slot, occupant, count);
+            }
         }
         slots
     }
 
     /// Ends it: puts them back with the occupants and counts that they have now.
     pub(super) fn changed(&mut self, slots: FxHashSet<u32>) {
-        if let Some(victims) = self.victims.get_mut() {
-            for slot in slots {
-                victims.insert(slot, self.bank.get(slot), self.counts.base(slot));
+        for slot in slots {
+            let (occupant, count) = (self.bank.get(slot), self.counts.base(slot));
+            if let Some(victims) = self.victims.get_mut() {
+                victims.insert(slot, occupant, count);
+            }
+            if let Some(hot) = self.hot.get_mut() {
+                hot.insert(slot, occupant, count);
             }
         }
+    }
+
+    /// The most used slots and the latest ones.
+    pub(super) fn hot(&self, frequent: usize, recent: usize) -> Vec<u32> {
+        self.hot.get_or_init(|| Hot::of(&self.bank, |slot| self.counts.base(slot))).slots(frequent, recent)
     }
 
     /// Bytes of everything stored for all slots together.

@@ -180,3 +180,17 @@ pub struct Description {
     /// What nearness means.
     pub similarity: apcm_format::Similarity,
 }
+
+/// What a hot-first search finds of what is there.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct HotFirstReport {
+    /// Queries asked.
+    pub queries: usize,
+    /// Memories it looks at first.
+    pub candidates: usize,
+    /// Of the hits of a search over everything, the part that it finds.
+    pub recall: f64,
+    /// Of the queries, the part whose nearest memory it finds.
+    pub first: f64,
+}

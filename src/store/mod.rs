@@ -12,6 +12,7 @@ mod counts;
 mod draft;
 mod file;
 mod flusher;
+mod frequency;
 mod group;
 mod guard;
 mod holder;
@@ -28,11 +29,13 @@ mod read;
 mod recode;
 mod rows;
 mod search;
+mod soft;
 mod tables;
 mod transaction;
 mod transfer;
 
 pub use builder::StoreBuilder;
+pub use frequency::{AccessFrequency, MemoryFrequency};
 #[cfg(feature = "cli")]
 pub(crate) use guard::{is_damage, is_guarded};
 pub use import::{Import, ImportReport};
@@ -40,11 +43,12 @@ pub use iter::{Entries, Entry};
 pub use maintenance::{
     Backup, BackupReport, CompactReport, Damage, RepairPlan, RepairStep, SalvageReport, Verify, VerifyReport,
 };
-pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, Put, Stats};
+pub use memory::{Attributes, CodecStats, Committed, Description, Evicted, HotFirstReport, Put, Stats};
 pub use pack::{ExportPack, ExportReport};
 pub use recode::{Recode, RecodeReport};
 pub use redb::backends::InMemoryBackend;
 pub use redb::{BackendError, StorageBackend};
+pub use soft::{SoftMemory, SoftRead, SoftShare};
 pub use transaction::Transaction;
 
 use crate::clock::Clock;
@@ -53,7 +57,7 @@ use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::pack::Pack;
 use crate::record::{Record, Records};
-use crate::search::Search;
+use crate::search::{HotFirst, Search};
 use crate::summary::ErrorSummary;
 use apcm_format::{Fingerprint, IngestPosition, MemoryId, StoreHeader, frame};
 use file::Handle;
@@ -180,9 +184,44 @@ impl Store {
         self.inner.nearest(query, false)
     }
 
+    /// Starts a soft read: the blend of the nearest memories, weighted by how near they are. See [`SoftRead`].
+    pub fn read_soft<'a>(&'a self, query: &Record) -> SoftRead<'a> {
+        SoftRead::new(&self.inner, query)
+    }
+
+    /// How much each memory is used: counts, shares and the access-frequency logarithm of the TMNN paper. Counts nothing.
+    pub fn access_frequency(&self) -> AccessFrequency {
+        self.inner.access_frequency()
+    }
+
     /// Starts a search for the nearest memories: see [`Search`].
     pub fn search<'a>(&'a self, query: &Record) -> Search<'a> {
         Search::new(self.inner.as_ref(), Records::from(query))
+    }
+
+    /// What a hot-first search of these queries misses: its hits beside those of a search over everything.
+    ///
+    /// Cost: both searches.
+    ///
+    /// # Errors
+    /// As [`Search::run_all`].
+    pub fn hot_first_report(&self, queries: &Records, k: usize, hot: HotFirst) -> Result<HotFirstReport> {
+        let all = self.search_many(queries).k(k).run_all()?;
+        let found = self.search_many(queries).k(k).hot_first(hot).run_all()?;
+        let candidates = self.inner.live.read().hot(hot.frequent, hot.recent).len();
+        let (mut same, mut sought, mut first) = (0, 0, 0);
+        for (found, all) in found.iter().zip(&all) {
+            let there: Vec<MemoryId> = found.iter().map(|hit| hit.id).collect();
+            sought += all.len();
+            same += all.iter().filter(|hit| there.contains(&hit.id)).count();
+            first += usize::from(all.first().map(|hit| hit.id) == there.first().copied());
+        }
+        Ok(HotFirstReport {
+            queries: queries.len(),
+            candidates,
+            recall: same as f64 / (sought as f64).max(1.0),
+            first: first as f64 / queries.len() as f64,
+        })
     }
 
     /// Starts a search for each of several queries, answered by [`Search::run_all`].

@@ -25,6 +25,13 @@ impl std::fmt::Debug for Inner {
 
 impl Searched for Inner {
     fn answer(&self, question: &Question) -> Result<Vec<Vec<Hit>>> {
+        self.found(question)?.into_iter().map(|found| self.hits(found, question)).collect()
+    }
+}
+
+impl Inner {
+    /// The nearest memories of each query, with their similarities.
+    pub(super) fn found(&self, question: &Question) -> Result<Vec<Vec<(Stored, f32)>>> {
         let vectors = self.codec.query_vectors(&question.queries, self.header.similarity)?;
         for attempt in 0.. {
             let (last, writer) = self.last_attempt(attempt);
@@ -42,7 +49,7 @@ impl Searched for Inner {
             match answered {
                 Ok(answers) => {
                     drop(writer);
-                    return answers.into_iter().map(|found| self.hits(found, question)).collect();
+                    return Ok(answers);
                 }
                 Err(slot) if last => return Err(vanished(slot)),
                 Err(_) => std::thread::yield_now(),
@@ -50,9 +57,7 @@ impl Searched for Inner {
         }
         Ok(Vec::new())
     }
-}
 
-impl Inner {
     /// The nearest slots of each query, with the numbers of the writes that filled them.
     fn rank(
         &self,
@@ -81,7 +86,20 @@ impl Inner {
                 && question.admits_error(|| live.error(slot))
         };
         let seq = |hit: Ranked| Some((hit, live.occupant(hit.slot, now)?.seq));
-        let ranked = live.scan().view().nearest(vectors, &question.wanted(), admit);
+        let (view, wanted) = (live.scan().view(), question.wanted());
+        let ranked = match question.hot {
+            None => view.nearest(vectors, &wanted, admit),
+            Some(hot) => {
+                let slots = live.hot(hot.frequent, hot.recent);
+                let one = |vector: &[f32]| {
+                    let found = view.nearest_among(vector, &wanted, &slots, admit);
+                    let enough = found.len() == wanted.k
+                        && found.first().is_some_and(|best| best.similarity >= hot.floor);
+                    if enough { found } else { view.nearest(vector, &wanted, admit).remove(0) }
+                };
+                vectors.chunks_exact(view.dims).map(one).collect()
+            }
+        };
         ranked.into_iter().map(|hits| hits.into_iter().filter_map(seq).collect()).collect()
     }
 

@@ -7,7 +7,7 @@ mod open;
 mod search;
 mod write;
 
-use apcm::{PlainCodec, Record, Records, Store};
+use apcm::{FlowCodec, QuantizerSpec, Record, Records, Store};
 use serde_json::Value;
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -16,8 +16,8 @@ use std::time::Instant;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Values of a record whose code has 64 bytes.
-const DIMS: usize = 60;
+/// Values of a record whose code has 64 bytes, one a value.
+const DIMS: usize = 64;
 
 /// A question, word by word.
 struct Words<'a>(Vec<&'a str>);
@@ -91,20 +91,39 @@ fn median(mut all: Vec<f64>) -> f64 {
     all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn record(number: u32) -> Outcome<Record> {
-    Ok(Record::vector(
-        (0..DIMS).map(|i| ((number as usize * DIMS + i) as f64 * 0.618).sin() as f32).collect(),
-    )?)
+/// Numbers that look random, the same in every run (SplitMix64).
+fn noise(number: u64) -> f32 {
+    let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((x ^ (x >> 31)) >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+}
+
+/// Records of so many values.
+fn some(dims: usize, first: u32, count: u32) -> Outcome<Records> {
+    let mut records = Records::with_dims(&[dims])?;
+    for row in u64::from(first)..u64::from(first) + u64::from(count) {
+        let values: Vec<f32> = (0..dims as u64).map(|value| noise(row * dims as u64 + value)).collect();
+        records.push_values(&values)?;
+    }
+    Ok(records)
 }
 
 fn batch(first: u32, count: u32) -> Outcome<Records> {
-    let values =
-        (first..first + count).map(|row| Ok(record(row)?.into_values())).collect::<Outcome<Vec<_>>>()?;
-    Ok(Records::from_values(record(0)?.shape(), values.concat())?)
+    some(DIMS, first, count)
+}
+
+fn record(number: u32) -> Outcome<Record> {
+    Ok(batch(number, 1)?.get(0))
+}
+
+/// A codec whose codes have a byte for each value.
+fn bytes_codec(dims: usize) -> Outcome<FlowCodec> {
+    Ok(FlowCodec::pca(&some(dims, 0, 1_000)?, QuantizerSpec::I8(dims))?)
 }
 
 fn create(path: &Path, slots: u32, full: bool) -> Outcome<Store> {
-    let store = Store::builder().capacity(slots).create(path, PlainCodec::new(&[DIMS], DIMS)?)?;
+    let store = Store::builder().capacity(slots).create(path, bytes_codec(DIMS)?)?;
     let mut first = 0;
     while full && first < slots {
         let count = (slots - first).min(50_000);

@@ -1,7 +1,7 @@
 //! Opening stores and packs, and what they take in memory.
 
-use super::{DIMS, Outcome, Words, batch, create, in_seconds, median, seconds};
-use apcm::{FlowCodec, Pack, PlainCodec, QuantizerSpec, Record, Records, Store};
+use super::{DIMS, Outcome, Words, batch, bytes_codec, create, in_seconds, median, seconds, some};
+use apcm::{FlowCodec, Pack, QuantizerSpec, Record, Store};
 use serde_json::Value;
 use std::hint::black_box;
 use std::path::Path;
@@ -67,15 +67,10 @@ fn open(path: &Path) -> Outcome<Value> {
 
 /// A store of so many slots, all taken, and its pack: every question that grows with it.
 fn scale(path: &Path, slots: u32, dims: usize) -> Outcome<Value> {
-    let store = Store::builder().capacity(slots).create(path, PlainCodec::new(&[dims], dims)?)?;
-    let shape = store.description().shape;
-    let values = |first: u32, count: u32| -> Vec<f32> {
-        let numbers = first as usize * dims..(first + count) as usize * dims;
-        numbers.map(|number| (number as f64 * 0.618).sin() as f32).collect()
-    };
+    let store = Store::builder().capacity(slots).create(path, bytes_codec(dims)?)?;
     for first in (0..slots).step_by(50_000) {
         let mut transaction = store.begin_write();
-        transaction.insert_all(&Records::from_values(shape, values(first, (slots - first).min(50_000)))?)?;
+        transaction.insert_all(&some(dims, first, (slots - first).min(50_000))?)?;
         transaction.commit()?;
     }
     store.close()?;
@@ -84,7 +79,7 @@ fn scale(path: &Path, slots: u32, dims: usize) -> Outcome<Value> {
     Store::open(path)?.close()?;
     let (open, store) = seconds(|| Ok(Store::open(path)?))?;
     let memory = store.stats()?.memory_bytes;
-    let queries = Records::from_values(shape, values(slots, 32))?;
+    let queries = some(dims, slots, 32)?;
     let search = |ask: &dyn Fn(&Record) -> apcm::Result<Vec<apcm::Hit>>| -> Outcome<f64> {
         let all = (0..32).map(|query| {
             let query = queries.get(query);

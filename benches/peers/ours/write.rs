@@ -72,7 +72,7 @@ impl Written {
             self.databases.insert(path.to_owned(), Database::create(path)?);
         }
         let Some(database) = self.databases.get(path) else { return Err("no database".into()) };
-        let value = [7_u8; DIMS + 4 + BESIDE];
+        let value = [7_u8; DIMS + BESIDE];
         let all = (0..100)
             .map(|_| {
                 self.written += 1;
@@ -121,7 +121,7 @@ fn bulk(path: &Path) -> Outcome<f64> {
 
 fn bare_bulk(path: &Path) -> Outcome<f64> {
     let database = Database::create(path)?;
-    let value = [7_u8; DIMS + 4 + BESIDE];
+    let value = [7_u8; DIMS + BESIDE];
     let (all, ()) = seconds(|| {
         for commit in 0..100_u32 {
             let transaction = database.begin_write()?;

@@ -455,6 +455,23 @@ impl Codec for FlowCodec {
         Ok(Records::from_decoded(self.shape, values))
     }
 
+    /// The mean of the dequantized `z_comp`, through the predictor unless most of the weight is on codes that do without.
+    fn blend(&self, codes: &[StoredCode<'_>], weights: &[f32]) -> Result<Records> {
+        let views: Vec<&[u8]> = codes.iter().map(|code| code.bytes).collect();
+        let mut mean = vec![0.0_f64; self.chain.kept()];
+        for (row, &weight) in self.dequantize(&views)?.chunks_exact(self.chain.kept()).zip(weights) {
+            mean.iter_mut().zip(row).for_each(|(mean, &value)| *mean += f64::from(weight) * f64::from(value));
+        }
+        let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
+        let doing_without: f32 = codes
+            .iter()
+            .zip(weights)
+            .filter(|(code, _)| code.without_predictor)
+            .map(|(_, &weight)| weight)
+            .sum();
+        Ok(Records::from_decoded(self.shape, self.decode_kept(&mean, doing_without <= 0.5)))
+    }
+
     fn reconstruction_scale(&self) -> f32 {
         self.blueprint.mean.iter().flatten().fold(0.0, |largest, x| x.abs().max(largest))
     }

@@ -1,0 +1,141 @@
+//! Soft reads: the blend of the nearest memories, weighted by how near they are.
+
+use super::Inner;
+use crate::codec::StoredCode;
+use crate::error::{Error, Result};
+use crate::memory::Hit;
+use crate::record::{Record, Records};
+use crate::search::Question;
+use crate::stored::Stored;
+
+/// How soft a read is, where nothing is said: a cosine that is 0.05 less weighs a third.
+const TEMPERATURE: f32 = 0.05;
+/// How many memories are blended, where nothing is said.
+const BLENDED: usize = 16;
+
+/// A soft read under construction; [`run`](Self::run) answers it.
+///
+/// ```
+/// # use apcm::{PlainCodec, Record, Store};
+/// # fn main() -> apcm::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let store = Store::builder().create(folder.path().join("m.apcm"), PlainCodec::new(&[2], 2)?)?;
+/// store.insert(&Record::vector(vec![1.0, 0.0])?)?;
+/// store.insert(&Record::vector(vec![0.0, 1.0])?)?;
+/// let between = Record::vector(vec![1.0, 1.0])?;
+/// let Some(blend) = store.read_soft(&between).temperature(0.1).run()? else { return Ok(()) };
+/// assert_eq!(blend.shares.len(), 2);
+/// assert!((blend.record.values()[0] - 0.5).abs() < 1e-3);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is read until it is run"]
+pub struct SoftRead<'a> {
+    inner: &'a Inner,
+    question: Question,
+    temperature: f32,
+    counted: bool,
+}
+
+/// What a soft read gives back.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SoftMemory {
+    /// The blend of the codes, reconstructed.
+    pub record: Record,
+    /// Whose codes, heaviest first; their weights add up to 1.
+    pub shares: Vec<SoftShare>,
+}
+
+/// One memory's part in a blend.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SoftShare {
+    /// The memory, without its record.
+    pub memory: Hit,
+    /// Its weight: `exp(similarity / temperature)`, over the sum of all.
+    pub weight: f32,
+}
+
+impl<'a> SoftRead<'a> {
+    pub(super) fn new(inner: &'a Inner, query: &Record) -> Self {
+        let question = Question { k: BLENDED, ..Question::new(Records::from(query)) };
+        Self { inner, question, temperature: TEMPERATURE, counted: true }
+    }
+
+    /// How soft: 0.05 by default; the papers have 1, which blends everything with nearly everything. At 0, and wherever
+    /// one weight is all there is, this reads what [`read`](super::Store::read) reads.
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.temperature = temperature;
+        self
+    }
+
+    /// How many of the nearest memories at most; 16 by default. The papers blend all: give the store's capacity.
+    pub fn k(mut self, k: usize) -> Self {
+        self.question.k = k;
+        self
+    }
+
+    /// Leaves the strongest memory uncounted.
+    pub fn not_counted(mut self) -> Self {
+        self.counted = false;
+        self
+    }
+
+    /// Reads and counts an access of the strongest memory; `None` from an empty store.
+    ///
+    /// Cost: one search, one decoding. What fidelity tiers add to a memory is not part of a blend: it has no coordinates.
+    ///
+    /// # Errors
+    /// [`Argument`](Error::Argument) for a temperature that is negative or no number, and for `k` = 0;
+    /// [`RecordShape`](Error::RecordShape), [`Corrupt`](Error::Corrupt).
+    pub fn run(self) -> Result<Option<SoftMemory>> {
+        if self.temperature.is_nan() || self.temperature < 0.0 {
+            return Err(Error::argument("the temperature", "0 or more", self.temperature));
+        }
+        self.question.check()?;
+        let Some(found) = self.inner.found(&self.question)?.pop().filter(|found| !found.is_empty()) else {
+            return Ok(None);
+        };
+        let weights = softmax(found.iter().map(|(_, similarity)| *similarity), self.temperature);
+        // What weighs nothing is no part of it.
+        let found: Vec<((Stored, f32), f32)> =
+            found.into_iter().zip(weights).filter(|(_, weight)| *weight > 0.0).collect();
+        let record = match found.as_slice() {
+            [((only, _), _)] => self.inner.decode(only)?,
+            many => {
+                let codes: Vec<StoredCode<'_>> = many.iter().map(|((stored, _), _)| stored.code()).collect();
+                let weights: Vec<f32> = many.iter().map(|(_, weight)| *weight).collect();
+                self.inner.codec.blend(&codes, &weights)?.get(0)
+            }
+        };
+        let shares: Vec<SoftShare> = found
+            .into_iter()
+            .map(|((stored, similarity), weight)| SoftShare {
+                memory: stored.into_hit(similarity, None),
+                weight,
+            })
+            .collect();
+        if let Some(strongest) = shares.first() {
+            self.inner.count(strongest.memory.id, self.counted);
+        }
+        Ok(Some(SoftMemory { record, shares }))
+    }
+}
+
+/// Weights of similarities that come greatest first. Nothing overflows: the greatest is taken off all.
+fn softmax(similarities: impl Iterator<Item = f32> + Clone, temperature: f32) -> Vec<f32> {
+    let greatest = similarities.clone().next().unwrap_or(0.0);
+    let heat = f64::from(temperature);
+    let weigh = |(number, similarity): (usize, f32)| {
+        let below = f64::from(similarity) - f64::from(greatest);
+        match heat {
+            // The first of equals, as a hard read has it.
+            0.0 => f64::from(u8::from(number == 0)),
+            _ => (below / heat).exp(),
+        }
+    };
+    let weights: Vec<f64> = similarities.enumerate().map(weigh).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| (weight / sum) as f32).collect()
+}
