@@ -127,7 +127,7 @@ fn filled(home: &Home) -> Store {
         .create(&home.path, codec)
         .unwrap();
     let mut transaction = store.begin_write();
-    let tier = |row: usize| if row % 5 == 0 { Fidelity::Lossless } else { Fidelity::Compact };
+    let tier = |row: usize| if row.is_multiple_of(5) { Fidelity::Lossless } else { Fidelity::Compact };
     let attributes = (0..150).map(|row| (None, Attributes::default().with_fidelity(tier(row))));
     transaction.write_all(&images(1_000..1_150), attributes).unwrap();
     transaction.commit().unwrap();
@@ -267,7 +267,7 @@ fn hot_first_finds_what_is_hot_and_widens_where_that_is_not_enough() {
     let all = |row: usize| store.search(&data.get(row)).k(1).run().unwrap()[0].id.slot as usize;
     for row in 0..150 {
         let first = found(row, hot);
-        assert!(first < 30 || first >= 140, "{row}: {first} is neither used nor late");
+        assert!(!(30..140).contains(&first), "{row}: {first} is neither used nor late");
         // Exact among those: nobody hot is nearer.
         let nearest = store.search(&data.get(row)).k(150).run().unwrap();
         let expected =
