@@ -57,7 +57,7 @@ fn main() -> Result<()> {
         }
     }
     // Who is used, and who would make room next.
-    let frequency = store.access_frequency();
+    let frequency = store.access_frequency()?;
     if let Some(least) = frequency.least_used() {
         println!("next to leave: {}, read {} times, beta {:.2}", least.id, least.count, least.beta);
     }

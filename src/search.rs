@@ -31,8 +31,12 @@ pub(crate) struct Question {
 /// A search that looks at the most used memories and the latest ones first, and at all others only where it must.
 ///
 /// The preselection of the TMNN paper. Its frequencies alone would never reach a memory that nobody has read, so the
-/// latest come along. It finds what is nearest among those, exactly; what it misses is measured by
+/// latest come along. How much a memory is used is what the last commit or [flush](crate::Store::flush) knew; where nothing
+/// was read, the most used are the latest too. It finds what is nearest among those, exactly; what it misses is measured by
 /// [`Store::hot_first_report`](crate::Store::hot_first_report). Packs have nobody to count for, and look at all.
+///
+/// Cost: the first such search puts all memories in order, which takes some 50 bytes a slot from then on (`memory_bytes` of
+/// the store's stats has them), and each later commit keeps them so.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HotFirst {
     /// How many of the most used memories.

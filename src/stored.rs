@@ -96,11 +96,7 @@ impl Stored {
 pub(crate) fn decode_all(codec: &dyn Codec, store: StoreUuid, all: &[&Stored]) -> Result<Records> {
     let codes: Vec<StoredCode<'_>> = all.iter().map(|stored| stored.code()).collect();
     let slot = all.first().map_or(0, |stored| stored.id.slot);
-    let mut records = codec.decode(&codes).map_err(|error| match error {
-        // A code that passed its checksum and that the codec refuses all the same.
-        Error::Format(cause) => Error::Corrupt { what: format!("the code in slot {slot}"), cause },
-        other => other,
-    })?;
+    let mut records = codec.decode(&codes).map_err(|error| corrupt_code(slot, error))?;
     for (index, stored) in all.iter().enumerate() {
         let Some(residual) = stored.residual(store)? else { continue };
         restore(residual.form, residual.payload, records.row_mut(index)).map_err(|error| match error {
@@ -128,6 +124,14 @@ pub(crate) fn hits(
         stored.into_hit(similarity, records.as_ref().map(|records| records.get(index)))
     };
     Ok(found.into_iter().enumerate().map(hit).collect())
+}
+
+/// A code that passed its checksum and that the codec refuses all the same.
+pub(crate) fn corrupt_code(slot: u32, error: Error) -> Error {
+    match error {
+        Error::Format(cause) => Error::Corrupt { what: format!("the code in slot {slot}"), cause },
+        other => other,
+    }
 }
 
 pub(crate) fn corrupt_residual(slot: u32, cause: DecodeError) -> Error {

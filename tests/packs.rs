@@ -594,4 +594,19 @@ fn sequence_numbers_that_no_store_could_go_on_from_are_refused() {
         }
     }
     assert_eq!(refused, 2);
+    // The last numbers are given, and then no more; the store stays what it is.
+    let mut bytes = whole.bytes.clone();
+    let last = PackHeader { last_seq: (1 << 48) - 2, ..header.clone() };
+    bytes[..HEADER_LEN].copy_from_slice(&last.encode());
+    std::fs::write(&path, &bytes).unwrap();
+    let (pack, unpacked) = (Pack::open(&path).unwrap(), home.file("last.apcm"));
+    let store = Store::builder().unpack(&pack, &unpacked, |_, _| ControlFlow::Continue(())).unwrap();
+    let record = whole.queries.get(0);
+    assert_eq!(store.insert(&record).unwrap().id.seq, (1 << 48) - 1);
+    store.close().unwrap();
+    let store = Store::open(&unpacked).unwrap();
+    assert!(matches!(store.insert(&record), Err(Error::Format(_))));
+    assert_eq!((store.len(), store.read(&record).unwrap().is_some()), (421, true));
+    store.close().unwrap();
+    assert!(Store::verify(&unpacked).run().unwrap().ok);
 }

@@ -3,8 +3,8 @@
 mod common;
 
 use apcm::{
-    Attributes, Error, Fidelity, FlowCodec, HotFirst, InMemoryBackend, MemoryId, PlainCodec, QuantizerSpec,
-    Record, Similarity, Store,
+    Attributes, Codec, Error, Fidelity, FlowCodec, HotFirst, InMemoryBackend, MemoryId, PlainCodec,
+    QuantizerSpec, Record, Similarity, Store,
 };
 use common::{Home, axis, images, noise, plain_store, vector};
 use proptest::prelude::*;
@@ -62,14 +62,22 @@ impl Dense {
         i
     }
 
-    /// `alpha = softmax((V M^T) o A)`, `A_i = 1 / (|V| |M_i|)`; gives `argmax alpha`, and counts it.
-    fn read(&mut self, value: &[f64]) -> Option<usize> {
+    /// `alpha = softmax((V M^T) o A)`, `A_i = 1 / (|V| |M_i|)`, over the rows that were written; 0 for others.
+    fn alpha(&self, value: &[f64]) -> Vec<f64> {
         let norm = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-8);
-        let cosine = |slot: usize| {
+        let power = |slot: usize| {
             let row = &self.rows[slot];
-            row.iter().zip(value).map(|(a, b)| a * b).sum::<f64>() / (norm(row) * norm(value))
+            let product = row.iter().zip(value).map(|(a, b)| a * b).sum::<f64>();
+            if self.written[slot].is_some() { (product / (norm(row) * norm(value))).exp() } else { 0.0 }
         };
-        let alpha: Vec<f64> = (0..self.rows.len()).map(|slot| cosine(slot).exp()).collect();
+        let powers: Vec<f64> = (0..self.rows.len()).map(power).collect();
+        let sum: f64 = powers.iter().sum();
+        powers.into_iter().map(|power| if sum > 0.0 { power / sum } else { 0.0 }).collect()
+    }
+
+    /// `argmax alpha`, which is counted.
+    fn read(&mut self, value: &[f64]) -> Option<usize> {
+        let alpha = self.alpha(value);
         let written = (0..self.rows.len()).filter(|&slot| self.written[slot].is_some());
         let best = written.max_by(|&a, &b| alpha[a].total_cmp(&alpha[b]).then(b.cmp(&a)))?;
         self.counts[best] += 1;
@@ -97,7 +105,7 @@ proptest! {
         for (write, seed) in operations {
             let record = vector(&noise(dims, seed));
             if write {
-                let next = store.access_frequency().least_used().copied();
+                let next = store.access_frequency().unwrap().least_used().copied();
                 let put = store.insert(&record).unwrap();
                 prop_assert_eq!(put.id.slot as usize, matrix.write(&wide(&record)));
                 // Who leaves is whom the access-frequency logarithm names.
@@ -113,7 +121,24 @@ proptest! {
                 }
             }
         }
-        let counts: Vec<u64> = store.access_frequency().memories.iter().map(|memory| memory.count.into()).collect();
+        // The soft read at the paper's temperature: alpha over the rows that were written, and alpha M.
+        let query = vector(&noise(dims, 4_711));
+        let alpha = matrix.alpha(&wide(&query));
+        let soft = store.read_soft(&query).temperature(1.0).k(slots).not_counted().run().unwrap();
+        prop_assert_eq!(soft.as_ref().map_or(0, |soft| soft.shares.len()), alpha.iter().filter(|&&a| a > 0.0).count());
+        if let Some(soft) = soft {
+            for share in &soft.shares {
+                prop_assert!((f64::from(share.weight) - alpha[share.memory.id.slot as usize]).abs() < 1e-5);
+            }
+            for (feature, &value) in soft.record.values().iter().enumerate() {
+                let product: f64 = alpha.iter().zip(&matrix.rows).map(|(alpha, row)| alpha * row[feature]).sum();
+                prop_assert!((f64::from(value) - product).abs() < 1e-4, "{value} {product}");
+            }
+        }
+        for entry in store.iter().unwrap().map(Result::unwrap) {
+            prop_assert_eq!(wide(&entry.record().unwrap()), matrix.rows[entry.id().slot as usize].clone());
+        }
+        let counts: Vec<u64> = store.access_frequency().unwrap().memories.iter().map(|memory| memory.count.into()).collect();
         let written = matrix.written.iter().zip(&matrix.counts).filter(|(written, _)| written.is_some());
         prop_assert_eq!(counts, written.map(|(_, &count)| count).collect::<Vec<_>>());
     }
@@ -169,7 +194,7 @@ fn weights_are_a_softmax_and_the_strongest_is_counted() {
     }
     let strongest = store.search(&query).k(1).run().unwrap()[0].id;
     assert_eq!(store.access_count(strongest), Some(4));
-    assert_eq!(store.access_frequency().total, 4);
+    assert_eq!(store.access_frequency().unwrap().total, 4);
 }
 
 #[test]
@@ -211,6 +236,48 @@ fn what_is_blended_are_the_codes() {
     }
 }
 
+/// The paper's network predicts what a code does not say, and that is not affine: the blend of coordinates is another
+/// record than the blend of records.
+#[test]
+fn coordinates_are_blended_before_the_network_and_not_after_it() {
+    let dims = 24;
+    let data = common::records(&[dims], noise(200 * dims, 9));
+    let trainer = FlowCodec::trainer(&data).preset(apcm::Preset::Paper).untrained();
+    let codec = trainer.quantizer(QuantizerSpec::F32(8)).train().unwrap().codec;
+    let codes: Vec<_> = codec.encode(&data.slice(0..2)).unwrap().into_iter().map(|one| one.code).collect();
+    let weights = [0.75, 0.25];
+    let floats = |code: &[u8]| -> Vec<f32> {
+        code.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+    };
+    let mean: Vec<u8> = floats(&codes[0])
+        .iter()
+        .zip(floats(&codes[1]))
+        .flat_map(|(a, b)| (weights[0] * a + weights[1] * b).to_le_bytes())
+        .collect();
+    let decode = |codes: &[&[u8]], without_predictor: bool| {
+        let stored: Vec<_> =
+            codes.iter().map(|&bytes| apcm::StoredCode { bytes, without_predictor }).collect();
+        codec.decode(&stored).unwrap()
+    };
+    for without in [false, true] {
+        let stored: Vec<_> =
+            codes.iter().map(|code| apcm::StoredCode { bytes: code, without_predictor: without }).collect();
+        let blended = codec.blend(&stored, &weights).unwrap();
+        let expected = decode(&[&mean], without);
+        let differs =
+            |other: &[f32]| blended.row(0).iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(differs(expected.row(0)) < 1e-5, "{without}");
+        assert!(
+            differs(decode(&[&mean], !without).row(0)) > 1e-4,
+            "the predictor is asked as most codes say"
+        );
+        let apart = decode(&[&codes[0], &codes[1]], without);
+        let records: Vec<f32> =
+            apart.row(0).iter().zip(apart.row(1)).map(|(a, b)| weights[0] * a + weights[1] * b).collect();
+        assert!(differs(&records) > 1e-5, "{without}: what is blended are not the records");
+    }
+}
+
 #[test]
 fn bad_questions_are_answered_with_the_numbers() {
     let home = Home::new();
@@ -233,14 +300,14 @@ fn bad_questions_are_answered_with_the_numbers() {
 fn frequencies_are_of_those_that_are_there() {
     let home = Home::new();
     let store = plain_store(&home, 4, 4);
-    assert_eq!(store.access_frequency().least_used(), None);
+    assert_eq!(store.access_frequency().unwrap().least_used(), None);
     let ids: Vec<MemoryId> = (0..4).map(|row| store.insert(&axis(row, 4)).unwrap().id).collect();
     for (times, &id) in ids.iter().enumerate() {
         (0..=times).for_each(|_| drop(store.get_id(id).unwrap()));
     }
     store.pin(ids[0], true).unwrap();
     store.remove_id(ids[3]).unwrap();
-    let frequency = store.access_frequency();
+    let frequency = store.access_frequency().unwrap();
     assert_eq!(frequency.total, 6);
     let counts: Vec<u32> = frequency.memories.iter().map(|memory| memory.count).collect();
     assert_eq!(counts, [1, 2, 3]);
@@ -281,13 +348,30 @@ fn hot_first_finds_what_is_hot_and_widens_where_that_is_not_enough() {
     let hits = store.search(&query).k(60).hot_first(hot).run().unwrap();
     assert_eq!(hits, store.search(&query).k(60).run().unwrap());
     let narrow = store.search(&query).k(5).hot_first(hot).max_error(0.0).run().unwrap();
-    assert_eq!(narrow.len(), 5, "a condition that few meet");
+    assert!(narrow.len() == 5 && narrow.iter().all(|hit| hit.error == 0.0), "a condition that few meet");
+    let exact = || store.search(&query).k(20).max_error(0.0);
+    let (exactly, first) = (exact().run().unwrap(), exact().hot_first(hot).run().unwrap());
+    assert!(exactly.len() == 20 && first == exactly, "eight of those that are hot meet it");
 
     let report = store.hot_first_report(&data, 1, hot).unwrap();
     let same = (0..150).filter(|&row| found(row, hot) == all(row)).count();
     assert!((report.recall - same as f64 / 150.0).abs() < 1e-12 && report.candidates == 40, "{report:?}");
     let everything = HotFirst { frequent: 200, recent: 0, floor: -1.0 };
     assert_eq!(store.hot_first_report(&data, 10, everything).unwrap().recall, 1.0);
+
+    // It follows what is read, from the next flush on: others are the most used now.
+    let used = HotFirst { frequent: 5, recent: 0, floor: -1.0 };
+    assert!((0..150).all(|row| found(row, used) < 30));
+    for &id in &entries[60..65] {
+        (0..9).for_each(|_| drop(store.get_id(id).unwrap()));
+    }
+    assert!((0..150).all(|row| found(row, used) < 30), "not before");
+    store.flush().unwrap();
+    assert!((0..150).all(|row| (60..65).contains(&found(row, used))));
+    store.remove_id(entries[62]).unwrap();
+    assert!((0..150).all(|row| [60, 61, 63, 64].contains(&found(row, used)) || found(row, used) < 30));
+    store.pin(entries[61], true).unwrap();
+    assert!((0..150).any(|row| found(row, used) == 61), "pinned ones are as hot as others");
 
     // It follows commits: a newcomer is late, and whoever leaves is gone.
     let put = store.insert(&images(5_000..5_001).get(0)).unwrap();

@@ -43,11 +43,11 @@ impl Hot {
         }
     }
 
-    /// The most used slots and the latest ones, each once, in order.
-    pub(crate) fn slots(&self, frequent: usize, recent: usize) -> Vec<u32> {
-        let used = self.by_use.iter().rev().take(frequent).map(|&(_, _, slot)| slot);
-        let late = self.by_age.iter().rev().take(recent).map(|&(_, slot)| slot);
-        let mut slots: Vec<u32> = used.chain(late).collect();
+    /// The most used slots and the latest ones that `there` lets through, each once, in order.
+    pub(crate) fn slots(&self, frequent: usize, recent: usize, there: impl Fn(u32) -> bool) -> Vec<u32> {
+        let used = self.by_use.iter().rev().map(|&(_, _, slot)| slot).filter(|&slot| there(slot));
+        let late = self.by_age.iter().rev().map(|&(_, slot)| slot).filter(|&slot| there(slot));
+        let mut slots: Vec<u32> = used.take(frequent).chain(late.take(recent)).collect();
         slots.sort_unstable();
         slots.dedup();
         slots

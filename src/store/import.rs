@@ -3,7 +3,7 @@
 use super::guard::callers;
 use super::transaction::{Expiry, Op};
 use super::transfer::{Transferred, as_they_are, batch, encode_again};
-use super::{Inner, Store, StoreBuilder};
+use super::{Callback, Inner, Store, StoreBuilder};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::pack::{Pack, PackEntry};
@@ -30,8 +30,6 @@ pub struct ImportReport {
     /// Mean squared error per element between what they were and what they are: 0 under the same codec.
     pub error_added: f64,
 }
-
-type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
 
 /// An import of a pack; [`run`](Self::run) makes it.
 #[must_use = "nothing is imported until it is run"]
@@ -142,8 +140,12 @@ impl StoreBuilder {
             std::io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
             _ => Error::io(path)(error.error),
         })?;
-        // Whoever is told of an error finds no store.
-        sync_folder(beside).and_then(|()| self.open(path)).inspect_err(|_| drop(std::fs::remove_file(path)))
+        // Whoever is told of an error finds no store, unless somebody else has found it first and opened it.
+        sync_folder(beside).and_then(|()| self.open(path)).inspect_err(|error| {
+            if !matches!(error, Error::Locked { .. }) {
+                drop(std::fs::remove_file(path));
+            }
+        })
     }
 }
 

@@ -201,9 +201,10 @@ impl Live {
         }
     }
 
-    /// The most used slots and the latest ones.
-    pub(super) fn hot(&self, frequent: usize, recent: usize) -> Vec<u32> {
-        self.hot.get_or_init(|| Hot::of(&self.bank, |slot| self.counts.base(slot))).slots(frequent, recent)
+    /// The most used slots and the latest ones, of those that have not expired.
+    pub(super) fn hot(&self, frequent: usize, recent: usize, now: u32) -> Vec<u32> {
+        let hot = self.hot.get_or_init(|| Hot::of(&self.bank, |slot| self.counts.base(slot)));
+        hot.slots(frequent, recent, |slot| self.occupant(slot, now).is_some())
     }
 
     /// Bytes of everything stored for all slots together.

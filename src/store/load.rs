@@ -39,7 +39,8 @@ pub(super) fn load(
         None => Err(DecodeError::Truncated { what: "the store's state", needed: 1, found: 0 }),
     }
     .map_err(|cause| Error::Corrupt { what: "the store's state".to_owned(), cause })?;
-    if state.next_seq > limits::SEQ_MAX {
+    // One more than the highest is a store that has given them all: it is read, and written to no more.
+    if state.next_seq > limits::SEQ_MAX + 1 {
         return Err(Error::Corrupt {
             what: "the store's state".to_owned(),
             cause: DecodeError::Limit {

@@ -72,6 +72,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tables::{COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, meta_place};
 
+/// Is told how much is done and how much there is; may stop what it is told of.
+type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
+
 /// An embedded store for memories. See the [crate's front page](crate) for an example.
 ///
 /// A store is `Send + Sync` and all its methods take `&self`: share one behind an `Arc`. One process may have a
@@ -190,8 +193,12 @@ impl Store {
     }
 
     /// How much each memory is used: counts, shares and the access-frequency logarithm of the TMNN paper. Counts nothing.
-    pub fn access_frequency(&self) -> AccessFrequency {
-        self.inner.access_frequency()
+    ///
+    /// # Errors
+    /// [`Poisoned`](Error::Poisoned).
+    pub fn access_frequency(&self) -> Result<AccessFrequency> {
+        self.inner.check_usable()?;
+        Ok(self.inner.access_frequency())
     }
 
     /// Starts a search for the nearest memories: see [`Search`].
@@ -201,14 +208,15 @@ impl Store {
 
     /// What a hot-first search of these queries misses: its hits beside those of a search over everything.
     ///
-    /// Cost: both searches.
+    /// Cost: both searches, one after the other: what is written in between counts as missed.
     ///
     /// # Errors
     /// As [`Search::run_all`].
     pub fn hot_first_report(&self, queries: &Records, k: usize, hot: HotFirst) -> Result<HotFirstReport> {
-        let all = self.search_many(queries).k(k).run_all()?;
         let found = self.search_many(queries).k(k).hot_first(hot).run_all()?;
-        let candidates = self.inner.live.read().hot(hot.frequent, hot.recent).len();
+        let all = self.search_many(queries).k(k).run_all()?;
+        let now = self.inner.now();
+        let candidates = self.inner.live.read().hot(hot.frequent, hot.recent, now).len();
         let (mut same, mut sought, mut first) = (0, 0, 0);
         for (found, all) in found.iter().zip(&all) {
             let there: Vec<MemoryId> = found.iter().map(|hit| hit.id).collect();
@@ -219,7 +227,7 @@ impl Store {
         Ok(HotFirstReport {
             queries: queries.len(),
             candidates,
-            recall: same as f64 / (sought as f64).max(1.0),
+            recall: if sought == 0 { 1.0 } else { same as f64 / sought as f64 },
             first: first as f64 / queries.len() as f64,
         })
     }

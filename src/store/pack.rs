@@ -4,7 +4,7 @@ use super::file::{permissions_of, read_codec};
 use super::guard::{callers, storage};
 use super::read::Snapshot;
 use super::tables::{KEYS, slot_place};
-use super::{Inner, Store};
+use super::{Callback, Inner, Store};
 use crate::error::{Error, Result};
 use crate::pack::{Packed, Writer};
 use crate::whole_file;
@@ -30,8 +30,6 @@ pub struct ExportReport {
     /// Bytes of its file.
     pub bytes: u64,
 }
-
-type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
 
 /// An export into a pack; [`run`](Self::run) makes it.
 #[must_use = "nothing is written until it is run"]
@@ -64,7 +62,7 @@ impl<'a> ExportPack<'a> {
     /// The file is built under a temporary name, marked read-only, synced, and renamed: under its own name there is all of
     /// it or nothing (a crash may leave `.apcm-new-..` beside it, which may be deleted). Whoever may read the store's file
     /// may read the pack. Cost: reads every memory and derives its search vector; four bytes of memory a slot and a key,
-    /// and 16 MiB, or one memory where that is more.
+    /// and some 32 MiB, and twice the largest memory.
     ///
     /// # Errors
     /// [`Exists`](Error::Exists), [`Io`](Error::Io), [`Cancelled`](Error::Cancelled); [`Corrupt`](Error::Corrupt) for a

@@ -1,12 +1,12 @@
 //! Moving a store to another codec: decode, encode, and say what that added to the error.
 
-use super::Store;
 use super::file::permissions_of;
 use super::guard::storage;
 use super::iter::Entry;
 use super::tables::META;
 use super::transaction::{Op, POSITION_PREFIX};
 use super::transfer::{batch, encode_again};
+use super::{Callback, Store};
 use crate::codec::{Codec, Device};
 use crate::error::{Error, Result};
 use crate::record::check_shape;
@@ -37,8 +37,6 @@ pub struct RecodeReport {
     /// After.
     pub stored_after: u64,
 }
-
-type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
 
 /// A move to another codec, under construction; [`run`](Self::run) makes it.
 #[must_use = "a recode does nothing until it is run"]

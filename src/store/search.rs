@@ -90,14 +90,21 @@ impl Inner {
         let ranked = match question.hot {
             None => view.nearest(vectors, &wanted, admit),
             Some(hot) => {
-                let slots = live.hot(hot.frequent, hot.recent);
-                let one = |vector: &[f32]| {
-                    let found = view.nearest_among(vector, &wanted, &slots, admit);
-                    let enough = found.len() == wanted.k
-                        && found.first().is_some_and(|best| best.similarity >= hot.floor);
-                    if enough { found } else { view.nearest(vector, &wanted, admit).remove(0) }
+                let slots = live.hot(hot.frequent, hot.recent, now);
+                let one = |vector| view.nearest_among(vector, &wanted, &slots, admit);
+                let mut found: Vec<Vec<Ranked>> = vectors.chunks_exact(view.dims).map(one).collect();
+                let enough = |found: &[Ranked]| {
+                    found.len() == wanted.k && found.first().is_some_and(|best| best.similarity >= hot.floor)
                 };
-                vectors.chunks_exact(view.dims).map(one).collect()
+                let wide: Vec<usize> = (0..found.len()).filter(|&query| !enough(&found[query])).collect();
+                let vector = |&query: &usize| vectors[query * view.dims..(query + 1) * view.dims].iter();
+                let widened: Vec<f32> = wide.iter().flat_map(vector).copied().collect();
+                if !wide.is_empty() {
+                    for (query, all) in wide.into_iter().zip(view.nearest(&widened, &wanted, admit)) {
+                        found[query] = all;
+                    }
+                }
+                found
             }
         };
         ranked.into_iter().map(|hits| hits.into_iter().filter_map(seq).collect()).collect()

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::memory::Hit;
 use crate::record::{Record, Records};
 use crate::search::Question;
-use crate::stored::Stored;
+use crate::stored::{Stored, corrupt_code};
 
 /// How soft a read is, where nothing is said: a cosine that is 0.05 less weighs a third.
 const TEMPERATURE: f32 = 0.05;
@@ -94,11 +94,15 @@ impl<'a> SoftRead<'a> {
             return Err(Error::argument("the temperature", "0 or more", self.temperature));
         }
         self.question.check()?;
-        let Some(found) = self.inner.found(&self.question)?.pop().filter(|found| !found.is_empty()) else {
+        let question = match self.temperature {
+            // One is all there is: no other has to be readable.
+            0.0 => Question { k: 1, ..self.question },
+            _ => self.question,
+        };
+        let Some(found) = self.inner.found(&question)?.pop().filter(|found| !found.is_empty()) else {
             return Ok(None);
         };
         let weights = softmax(found.iter().map(|(_, similarity)| *similarity), self.temperature);
-        // What weighs nothing is no part of it.
         let found: Vec<((Stored, f32), f32)> =
             found.into_iter().zip(weights).filter(|(_, weight)| *weight > 0.0).collect();
         let record = match found.as_slice() {
@@ -106,7 +110,8 @@ impl<'a> SoftRead<'a> {
             many => {
                 let codes: Vec<StoredCode<'_>> = many.iter().map(|((stored, _), _)| stored.code()).collect();
                 let weights: Vec<f32> = many.iter().map(|(_, weight)| *weight).collect();
-                self.inner.codec.blend(&codes, &weights)?.get(0)
+                let blended = self.inner.codec.blend(&codes, &weights);
+                blended.map_err(|error| corrupt_code(many[0].0.0.id.slot, error))?.get(0)
             }
         };
         let shares: Vec<SoftShare> = found
@@ -135,7 +140,9 @@ fn softmax(similarities: impl Iterator<Item = f32> + Clone, temperature: f32) ->
             _ => (below / heat).exp(),
         }
     };
-    let weights: Vec<f64> = similarities.enumerate().map(weigh).collect();
+    // What weighs less than rounding does is no part of a blend.
+    let counts = |weight: f64| if weight < f64::from(f32::EPSILON) / 2.0 { 0.0 } else { weight };
+    let weights: Vec<f64> = similarities.enumerate().map(|one| counts(weigh(one))).collect();
     let sum: f64 = weights.iter().sum();
     weights.into_iter().map(|weight| (weight / sum) as f32).collect()
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::store::file::{build, permissions_of};
 use crate::store::guard::{callers, storage};
 use crate::store::tables::{CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS};
-use crate::store::{Inner, Store};
+use crate::store::{Callback, Inner, Store};
 use redb::{Key, ReadTransaction, ReadableTableMetadata, TableDefinition, Value, WriteTransaction};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -20,8 +20,6 @@ pub struct BackupReport {
     /// Bytes of its file.
     pub bytes: u64,
 }
-
-type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
 
 /// A backup; [`run`](Self::run) makes it.
 #[must_use = "nothing is copied until it is run"]

@@ -2,6 +2,7 @@
 
 use super::check::{Check, Checked, Finding, Mend};
 use crate::error::{Error, Result};
+use crate::store::Callback;
 use crate::store::file::{Look, look, look_recovering};
 use crate::store::guard::{guarded, storage};
 use redb::ReadableDatabase;
@@ -53,8 +54,6 @@ pub struct VerifyReport {
     /// Everything that is damaged, in the order in which it was found.
     pub damages: Vec<Damage>,
 }
-
-type Callback<'a> = Box<dyn FnMut(u64, u64) -> ControlFlow<()> + 'a>;
 
 /// A verification; [`run`](Self::run) makes it.
 #[must_use = "nothing is verified until it is run"]
