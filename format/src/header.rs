@@ -1,13 +1,11 @@
 //! What a store is: 128 bytes that are written once, when it is created.
 
-use crate::bytes::{Reader, split_crc};
-use crate::limits::CAPACITY_MAX;
+use crate::preamble::{Preamble, capacity, sealed, search_dims};
 use crate::{DecodeError, Fingerprint, RecordShape, StoreUuid};
 
 const WHAT: &str = "an apcm store header";
-const MAGIC: [u8; 8] = *b"\x89APCM\r\n\x1a";
-const MAJOR: u16 = 1;
-const MINOR: u16 = 0;
+const PREAMBLE: Preamble =
+    Preamble { what: WHAT, file: WHAT, magic: *b"\x89APCM\r\n\x1a", major: 1, minor: 0 };
 const LEN: usize = 128;
 
 /// Feature bits in the manner of ext4: what a reader may do when it meets one it does not know.
@@ -98,11 +96,7 @@ pub struct StoreHeader {
 impl StoreHeader {
     /// Lays the header out.
     pub fn encode(&self) -> [u8; LEN] {
-        let mut out = Vec::with_capacity(LEN);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&MAJOR.to_le_bytes());
-        out.extend_from_slice(&MINOR.to_le_bytes());
-        out.extend_from_slice(&(LEN as u32).to_le_bytes());
+        let mut out = PREAMBLE.encode(LEN);
         out.extend_from_slice(&self.features.compatible.to_le_bytes());
         out.extend_from_slice(&self.features.read_only_compatible.to_le_bytes());
         out.extend_from_slice(&self.features.incompatible.to_le_bytes());
@@ -120,12 +114,7 @@ impl StoreHeader {
         out.extend_from_slice(&self.fingerprint.0);
         out.extend_from_slice(&self.created_at.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
-        let mut bytes = [0; LEN];
-        for (to, from) in bytes.iter_mut().zip(out) {
-            *to = from;
-        }
-        bytes
+        sealed(out)
     }
 
     /// Reads a header.
@@ -134,27 +123,7 @@ impl StoreHeader {
     /// [`Magic`](DecodeError::Magic) when the bytes are something else, [`TooNew`](DecodeError::TooNew) for a
     /// newer major version or unknown incompatible features, and the other variants for damage.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let Some(rest) = bytes.strip_prefix(&MAGIC) else {
-            return Err(DecodeError::Magic { what: WHAT });
-        };
-        let mut reader = Reader::new(WHAT, rest);
-        // The version is looked at before the checksum: a newer version may lay out, and check, the rest differently.
-        let major = reader.u16()?;
-        if major > MAJOR {
-            return Err(DecodeError::TooNew { what: WHAT, found: major.into(), known: MAJOR.into() });
-        }
-        let (body, crc) = split_crc(WHAT, bytes)?;
-        if crc32fast::hash(body) != crc {
-            return Err(DecodeError::Checksum { what: WHAT });
-        }
-        if major == 0 {
-            return Err(DecodeError::Invalid { what: "the format's major version", found: 0 });
-        }
-        let _minor = reader.u16()?;
-        let len = reader.u32()?;
-        if len as usize != LEN {
-            return Err(DecodeError::Invalid { what: "the header's length", found: len.into() });
-        }
+        let mut reader = PREAMBLE.fields(bytes, LEN)?;
         let features = Features {
             compatible: reader.u64()?,
             read_only_compatible: reader.u64()?,
@@ -168,14 +137,7 @@ impl StoreHeader {
             });
         }
         let uuid = StoreUuid(reader.array()?);
-        let capacity = reader.u32()?;
-        if capacity == 0 || capacity > CAPACITY_MAX {
-            return Err(DecodeError::Limit {
-                what: "the capacity",
-                found: capacity.into(),
-                max: CAPACITY_MAX.into(),
-            });
-        }
+        let capacity = capacity(&mut reader)?;
         let policy = match reader.u8()? {
             0 => PolicyKind::Lfu,
             other => {
@@ -197,16 +159,7 @@ impl StoreHeader {
         }
         let stored = [reader.u32()?, reader.u32()?, reader.u32()?];
         let shape = RecordShape::from_stored(rank, stored)?;
-        let search_dims = reader.u32()?;
-        // One more than the record has: the part of the mean that no kept axis carries.
-        let search_dims_max = (shape.values() as u64).saturating_add(1);
-        if search_dims == 0 || u64::from(search_dims) > search_dims_max {
-            return Err(DecodeError::Limit {
-                what: "the length of a search vector",
-                found: search_dims.into(),
-                max: search_dims_max,
-            });
-        }
+        let search_dims = search_dims(&mut reader, shape)?;
         let fingerprint = Fingerprint(reader.array()?);
         let created_at = reader.u64()?;
         let reserved = reader.u32()?;

@@ -46,6 +46,7 @@ mod id;
 pub mod limits;
 mod metadata;
 pub mod pack;
+mod preamble;
 mod residual;
 mod shape;
 mod slot;

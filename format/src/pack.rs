@@ -16,19 +16,23 @@
 //! Where a section begins follows from how many memories, keys, dimensions and bytes there are: a file cannot
 //! say two things about it. Memories stand in the order of their slots.
 
-use crate::bytes::{Reader, split_crc};
-use crate::limits::{CAPACITY_MAX, CODE_LEN_MAX, CODEC_LEN_MAX, METADATA_LEN_MAX, RESIDUAL_LEN_MAX, SEQ_MAX};
+use crate::bytes::Reader;
+use crate::limits::{CODE_LEN_MAX, CODEC_LEN_MAX, METADATA_LEN_MAX, RESIDUAL_LEN_MAX, SEQ_MAX};
+use crate::preamble::{Preamble, capacity, sealed, search_dims};
 use crate::{
     DecodeError, Features, Fingerprint, Place, RecordShape, Similarity, SlotRecord, StoreUuid, StoredReal,
     Table,
 };
 use std::ops::Range;
 
-const WHAT: &str = "a pack's header";
 const ROW: &str = "a pack's row";
-const MAGIC: [u8; 8] = *b"\x89APCK\r\n\x1a";
-const MAJOR: u16 = 1;
-const MINOR: u16 = 0;
+const PREAMBLE: Preamble = Preamble {
+    what: "a pack's header",
+    file: "an apcm pack",
+    magic: *b"\x89APCK\r\n\x1a",
+    major: 1,
+    minor: 0,
+};
 const ALIGNMENT: u64 = 64;
 
 /// Bytes of a pack's header.
@@ -181,11 +185,7 @@ impl PackHeader {
 
     /// Lays the header out.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
-        let mut out = Vec::with_capacity(HEADER_LEN);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&MAJOR.to_le_bytes());
-        out.extend_from_slice(&MINOR.to_le_bytes());
-        out.extend_from_slice(&(HEADER_LEN as u32).to_le_bytes());
+        let mut out = PREAMBLE.encode(HEADER_LEN);
         out.extend_from_slice(&self.features.compatible.to_le_bytes());
         out.extend_from_slice(&self.features.incompatible.to_le_bytes());
         out.extend_from_slice(&self.uuid.0);
@@ -206,12 +206,7 @@ impl PackHeader {
         out.extend_from_slice(&self.memories_len.to_le_bytes());
         out.extend_from_slice(&self.blocks_crc.to_le_bytes());
         out.extend_from_slice(&[0; RESERVED_LEN]);
-        out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
-        let mut bytes = [0; HEADER_LEN];
-        for (to, from) in bytes.iter_mut().zip(out) {
-            *to = from;
-        }
-        bytes
+        sealed(out)
     }
 
     /// Reads a header.
@@ -220,27 +215,8 @@ impl PackHeader {
     /// [`Magic`](DecodeError::Magic) when the bytes are something else, [`TooNew`](DecodeError::TooNew) for a newer major
     /// version or unknown incompatible features, and the other variants for damage.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let Some(rest) = bytes.strip_prefix(&MAGIC) else {
-            return Err(DecodeError::Magic { what: "an apcm pack" });
-        };
-        let mut reader = Reader::new(WHAT, rest);
-        let major = reader.u16()?;
-        if major > MAJOR {
-            return Err(DecodeError::TooNew { what: WHAT, found: major.into(), known: MAJOR.into() });
-        }
-        let (body, crc) = split_crc(WHAT, bytes)?;
-        if crc32fast::hash(body) != crc {
-            return Err(DecodeError::Checksum { what: WHAT });
-        }
+        let mut reader = PREAMBLE.fields(bytes, HEADER_LEN)?;
         let invalid = |what, found: u64| Err(DecodeError::Invalid { what, found });
-        if major == 0 {
-            return invalid("the format's major version", 0);
-        }
-        let _minor = reader.u16()?;
-        let len = reader.u32()?;
-        if len as usize != HEADER_LEN {
-            return invalid("the header's length", len.into());
-        }
         let features =
             Features { compatible: reader.u64()?, incompatible: reader.u64()?, ..Features::default() };
         if features.incompatible & !Features::INCOMPATIBLE_KNOWN != 0 {
@@ -251,11 +227,7 @@ impl PackHeader {
             });
         }
         let (uuid, store) = (StoreUuid(reader.array()?), StoreUuid(reader.array()?));
-        let capacity = reader.u32()?;
-        if capacity == 0 || capacity > CAPACITY_MAX {
-            let max = CAPACITY_MAX.into();
-            return Err(DecodeError::Limit { what: "the capacity", found: capacity.into(), max });
-        }
+        let capacity = capacity(&mut reader)?;
         let similarity = Similarity::from_stored(reader.u8()?)?;
         let rank = reader.u8()?;
         let reserved = reader.u16()?;
@@ -264,15 +236,7 @@ impl PackHeader {
         }
         let stored = [reader.u32()?, reader.u32()?, reader.u32()?];
         let shape = RecordShape::from_stored(rank, stored)?;
-        let search_dims = reader.u32()?;
-        let search_dims_max = (shape.values() as u64).saturating_add(1);
-        if search_dims == 0 || u64::from(search_dims) > search_dims_max {
-            return Err(DecodeError::Limit {
-                what: "the length of a search vector",
-                found: search_dims.into(),
-                max: search_dims_max,
-            });
-        }
+        let search_dims = search_dims(&mut reader, shape)?;
         let fingerprint = Fingerprint(reader.array()?);
         let created_at = reader.u64()?;
         let last_seq = reader.u64()?;
