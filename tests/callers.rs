@@ -191,7 +191,7 @@ fn f26_a_clock_that_jumps_changes_no_placement() {
     let codec = PlainCodec::new(&[2], 2).unwrap();
     let store =
         Store::builder().capacity(5).clock(move || clock.load(Relaxed)).create(&home.path, codec).unwrap();
-    let mut model = Model::new(5);
+    let mut model = Model::new(5, apcm::Policy::Lfu);
     let mut random = Random(26);
     let jumps = [0, 1, 1_000, u64::from(u32::MAX) - 1, u64::from(u32::MAX), 1 << 40, u64::MAX];
     for step in 0..600 {

@@ -1,9 +1,9 @@
 //! A store against a model of it (F1 of the fault matrix in docs/reliability.md): random operations, the same keys,
-//! slots, sequence numbers, counts, pins and values after each, and after every reopening.
+//! slots, sequence numbers, counts, pins and values after each, and after every reopening, under every policy.
 
 mod common;
 
-use apcm::{PlainCodec, Store};
+use apcm::{PlainCodec, Policy, Store};
 use common::disk::{Disk, Random};
 use common::model::{Model, Op, apply, memories};
 
@@ -20,7 +20,18 @@ fn op(random: &mut Random) -> Op {
         10..13 => Op::Get(key, 1 + random.below(3) as u8),
         13 => Op::Pin(key, true),
         14 => Op::Pin(key, false),
+        15 if random.below(8) == 0 => Op::Policy(policy(random)),
         _ => Op::Flush,
+    }
+}
+
+fn policy(random: &mut Random) -> Policy {
+    match random.below(4) {
+        0 => Policy::Lfu,
+        // So short that ranks are exact: at most a few hundred uses, which span fewer than 32 bits.
+        1 => Policy::LfuAged { half_life: 64 },
+        2 => Policy::Lru,
+        _ => Policy::Fifo,
     }
 }
 
@@ -32,9 +43,10 @@ fn f1_a_store_does_what_its_model_does() {
         let mut random = Random(sequence);
         let capacity = 1 + random.below(6) as usize;
         let disk = Disk::new();
-        let builder = || Store::builder().capacity(capacity as u32).clock(|| 1_000);
+        let policy = policy(&mut random);
+        let builder = || Store::builder().capacity(capacity as u32).policy(policy).clock(|| 1_000);
         let mut store = builder().create_on(disk.clone(), PlainCodec::new(&[2], 2).unwrap()).unwrap();
-        let mut model = Model::new(capacity);
+        let mut model = Model::new(capacity, policy);
         for step in 0..ops {
             let op = op(&mut random);
             let (done, expected) = (apply(&store, &op).unwrap(), model.apply(&op));

@@ -29,6 +29,8 @@ pub enum Table {
     Streams = 8,
     /// No table: a block of a pack.
     Pack = 9,
+    /// What the policy keeps of each slot, 125 a chunk.
+    Uses = 10,
 }
 
 /// Where a value lives: what its checksum is keyed with.

@@ -1,7 +1,7 @@
-//! What a store is: 128 bytes that are written once, when it is created.
+//! What a store is: 128 bytes that are written when it is created, and again when its policy changes.
 
 use crate::preamble::{Preamble, capacity, sealed, search_dims};
-use crate::{DecodeError, Fingerprint, RecordShape, StoreUuid};
+use crate::{DecodeError, Fingerprint, Policy, RecordShape, StoreUuid};
 
 const WHAT: &str = "an apcm store header";
 const PREAMBLE: Preamble =
@@ -29,15 +29,6 @@ impl Features {
     pub fn writable(&self) -> bool {
         self.read_only_compatible & !Self::READ_ONLY_COMPATIBLE_KNOWN == 0
     }
-}
-
-/// Who makes room in a full store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum PolicyKind {
-    /// Least frequently used, the oldest among equals: the paper's rule.
-    Lfu,
 }
 
 /// What nearness means in this store.
@@ -70,7 +61,7 @@ impl Similarity {
     }
 }
 
-/// What a store is. Written once; what changes with every commit is [`StoreState`](crate::StoreState).
+/// What a store is. What changes with every commit is [`StoreState`](crate::StoreState).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreHeader {
     /// The store's name, which keys its checksums.
@@ -79,8 +70,8 @@ pub struct StoreHeader {
     pub features: Features,
     /// How many slots.
     pub capacity: u32,
-    /// Who makes room.
-    pub policy: PolicyKind,
+    /// Who makes room: the one thing here that may change later.
+    pub policy: Policy,
     /// What cosine compares.
     pub similarity: Similarity,
     /// Shape of every record.
@@ -103,9 +94,7 @@ impl StoreHeader {
         out.extend_from_slice(&self.uuid.0);
         out.extend_from_slice(&self.capacity.to_le_bytes());
         let (rank, dims) = self.shape.stored();
-        let policy = match self.policy {
-            PolicyKind::Lfu => 0,
-        };
+        let (policy, policy_word) = self.policy.stored();
         out.extend_from_slice(&[policy, self.similarity.stored(), rank, 0]);
         for dim in dims {
             out.extend_from_slice(&dim.to_le_bytes());
@@ -113,7 +102,7 @@ impl StoreHeader {
         out.extend_from_slice(&self.search_dims.to_le_bytes());
         out.extend_from_slice(&self.fingerprint.0);
         out.extend_from_slice(&self.created_at.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&policy_word.to_le_bytes());
         sealed(out)
     }
 
@@ -138,16 +127,7 @@ impl StoreHeader {
         }
         let uuid = StoreUuid(reader.array()?);
         let capacity = capacity(&mut reader)?;
-        let policy = match reader.u8()? {
-            0 => PolicyKind::Lfu,
-            other => {
-                return Err(DecodeError::TooNew {
-                    what: "the store's policy",
-                    found: other.into(),
-                    known: 0,
-                });
-            }
-        };
+        let policy = reader.u8()?;
         let similarity = Similarity::from_stored(reader.u8()?)?;
         let rank = reader.u8()?;
         let reserved = reader.u8()?;
@@ -162,13 +142,7 @@ impl StoreHeader {
         let search_dims = search_dims(&mut reader, shape)?;
         let fingerprint = Fingerprint(reader.array()?);
         let created_at = reader.u64()?;
-        let reserved = reader.u32()?;
-        if reserved != 0 {
-            return Err(DecodeError::Invalid {
-                what: "reserved bytes of the header",
-                found: reserved.into(),
-            });
-        }
+        let policy = Policy::from_stored(policy, reader.u32()?)?;
         let _crc = reader.u32()?;
         reader.finish()?;
         Ok(Self { uuid, features, capacity, policy, similarity, shape, search_dims, fingerprint, created_at })

@@ -18,6 +18,7 @@
 //! | what a slot keeps | [`SlotRecord`] | hand-laid, code + 20 or 24 bytes |
 //! | what a fidelity tier adds to a slot | [`ResidualRecord`] | hand-laid, payload + 13 bytes |
 //! | access counts | [`CounterChunk`] | hand-laid, 250 counts a chunk |
+//! | what the policy keeps of uses | [`UseChunk`] | hand-laid, 125 words a chunk |
 //! | counters of the store, keys and metadata, positions | [`frame`] | bincode behind a length and a limit |
 //! | a pack's header and rows | [`PackHeader`], [`PackRow`] | hand-laid, 192 bytes and 40 a memory |
 //! | a codec with its weights | [`CodecImage`] | hand-laid tensors behind a framed configuration |
@@ -46,22 +47,26 @@ mod id;
 pub mod limits;
 mod metadata;
 pub mod pack;
+mod policy;
 mod preamble;
 mod residual;
 mod shape;
 mod slot;
 mod state;
+mod uses;
 
 pub use checksum::{Place, Table};
 pub use codec_image::{CodecImage, ElementType, NamedTensor};
 pub use config::{FlowConfig, PlainConfig, Preset, QuantizerKind, WeightPrecision};
 pub use counter::CounterChunk;
 pub use error::DecodeError;
-pub use header::{Features, PolicyKind, Similarity, StoreHeader};
+pub use header::{Features, Similarity, StoreHeader};
 pub use id::{Fingerprint, MemoryId, ParseIdError, StoreUuid};
 pub use metadata::{Metadata, SlotMetadata, Value};
 pub use pack::{PackHeader, PackLayout, PackRow};
+pub use policy::Policy;
 pub use residual::{ResidualForm, ResidualRecord};
 pub use shape::{RecordShape, ShapeError};
 pub use slot::{SlotFlags, SlotKind, SlotRecord, StoredReal};
 pub use state::{IngestPosition, StoreState};
+pub use uses::UseChunk;

@@ -26,6 +26,8 @@ pub const SEQ_MAX: u64 = (1 << 48) - 1;
 pub const SLOT_OVERHEAD_MAX: usize = 24;
 /// Access counts in one counter chunk. Four chunks of 1,004 bytes fill a 4-KiB page.
 pub const COUNTERS_PER_CHUNK: usize = 250;
+/// Words of the policy in one chunk of them: as many bytes as a counter chunk.
+pub const USES_PER_CHUNK: usize = COUNTERS_PER_CHUNK / 2;
 /// Largest stored codec, weights included.
 pub const CODEC_LEN_MAX: u64 = 1 << 32;
 /// Bytes of a codec in one value of the `codec` table.

@@ -2,9 +2,9 @@
 
 use apcm_format::{
     CodecImage, CounterChunk, DecodeError, ElementType, Features, Fingerprint, FlowConfig, MemoryId,
-    NamedTensor, Place, PlainConfig, PolicyKind, Preset, QuantizerKind, RecordShape, ResidualForm,
+    NamedTensor, Place, PlainConfig, Policy, Preset, QuantizerKind, RecordShape, ResidualForm,
     ResidualRecord, Similarity, SlotFlags, SlotKind, SlotMetadata, SlotRecord, StoreHeader, StoreState,
-    StoreUuid, StoredReal, Table, Value, WeightPrecision, frame, limits,
+    StoreUuid, StoredReal, Table, UseChunk, Value, WeightPrecision, frame, limits,
 };
 
 fn place() -> Place {
@@ -115,7 +115,7 @@ fn headers() {
         uuid: StoreUuid([1; 16]),
         features: Features::default(),
         capacity: 10,
-        policy: PolicyKind::Lfu,
+        policy: Policy::Lfu,
         similarity: Similarity::Cosine,
         shape: RecordShape::new(&[4, 5]).unwrap(),
         search_dims: 20,
@@ -125,7 +125,7 @@ fn headers() {
     let bytes = header.encode();
     assert!(header.features.writable());
     assert!(!Features { read_only_compatible: 4, ..Features::default() }.writable());
-    let cases: [(usize, &[u8], &str); 15] = [
+    let cases: [(usize, &[u8], &str); 16] = [
         (0, b"PK", "this is not an apcm store header: its first bytes are others"),
         (8, &[2], "an apcm store header was written by a newer version: found 0x2, known are up to 0x1"),
         (8, &[0], "the format's major version has the impossible value 0"),
@@ -134,13 +134,14 @@ fn headers() {
         (56, &[0], "the capacity is 0, at most 134217728 is allowed"),
         (59, &[0xff], "the capacity is"),
         (60, &[9], "the store's policy was written by a newer version"),
+        (60, &[1], "the word beside the store's policy has the impossible value 0"),
         (61, &[9], "the store's similarity was written by a newer version"),
         (62, &[0], "the record shape has the impossible value 0"),
         (62, &[1], "the record shape has the impossible value 1"),
         (63, &[1], "a reserved byte of the header has the impossible value 1"),
         (76, &[0], "the length of a search vector is 0, at most 21 is allowed"),
         (76, &[22], "the length of a search vector is 22, at most 21 is allowed"),
-        (120, &[1], "reserved bytes of the header has the impossible value 1"),
+        (120, &[1], "the word beside the store's policy has the impossible value 1"),
     ];
     for (at, value, expected) in cases {
         let changed = rechecked(&bytes, |body| body[at..at + value.len()].copy_from_slice(value));
@@ -166,6 +167,10 @@ fn counters_and_frames() {
             .contains("needs 4 bytes")
     );
     assert_eq!((CounterChunk::number_of(249), CounterChunk::number_of(250)), (0, 1));
+    let bytes = UseChunk { words: [1; limits::USES_PER_CHUNK] }.encode(place());
+    let longer = said(UseChunk::decode(&resealed(&bytes, place(), |body| body.push(0)), place()));
+    assert!(longer.contains("a chunk of uses"), "{longer}");
+    assert_eq!((UseChunk::number_of(124), UseChunk::number_of(125)), (0, 1));
 
     let state = StoreState { next_seq: 9, ..StoreState::default() };
     let named = Place::named(StoreUuid([5; 16]), Table::Meta, b"state");

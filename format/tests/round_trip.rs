@@ -2,12 +2,21 @@
 
 use apcm_format::{
     CodecImage, CounterChunk, DecodeError, ElementType, Features, Fingerprint, IngestPosition, NamedTensor,
-    Place, PlainConfig, PolicyKind, RecordShape, ResidualForm, ResidualRecord, Similarity, SlotFlags,
-    SlotKind, SlotMetadata, SlotRecord, StoreHeader, StoreState, StoreUuid, StoredReal, Table, Value, frame,
+    Place, PlainConfig, Policy, RecordShape, ResidualForm, ResidualRecord, Similarity, SlotFlags, SlotKind,
+    SlotMetadata, SlotRecord, StoreHeader, StoreState, StoreUuid, StoredReal, Table, UseChunk, Value, frame,
     limits,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+
+fn policy() -> impl Strategy<Value = Policy> {
+    prop_oneof![
+        Just(Policy::Lfu),
+        (1..=u32::MAX).prop_map(|half_life| Policy::LfuAged { half_life }),
+        Just(Policy::Lru),
+        Just(Policy::Fifo),
+    ]
+}
 
 fn place() -> impl Strategy<Value = Place> {
     (any::<[u8; 16]>(), any::<u64>())
@@ -92,13 +101,13 @@ proptest! {
     #[test]
     fn header(
         uuid: [u8; 16], compatible: u64, capacity in 1..=limits::CAPACITY_MAX, centred: bool,
-        dims in vec(1_usize..200, 1..=3), fingerprint: [u8; 32], created_at: u64,
+        dims in vec(1_usize..200, 1..=3), fingerprint: [u8; 32], created_at: u64, policy in policy(),
     ) {
         let header = StoreHeader {
             uuid: StoreUuid(uuid),
             features: Features { compatible, ..Features::default() },
             capacity,
-            policy: PolicyKind::Lfu,
+            policy,
             similarity: if centred { Similarity::CentredCosine } else { Similarity::Cosine },
             shape: RecordShape::new(&dims).unwrap(),
             search_dims: 1,
@@ -116,6 +125,17 @@ proptest! {
     fn counter_chunk(place in place(), counts in vec(any::<u32>(), limits::COUNTERS_PER_CHUNK)) {
         let chunk = CounterChunk { counts: counts.try_into().unwrap() };
         prop_assert_eq!(CounterChunk::decode(&chunk.encode(place), place).unwrap(), chunk);
+    }
+
+    #[test]
+    fn use_chunk(place in place(), words in vec(any::<u64>(), limits::USES_PER_CHUNK)) {
+        let chunk = UseChunk { words: words.try_into().unwrap() };
+        prop_assert_eq!(UseChunk::decode(&chunk.encode(place), place).unwrap(), chunk);
+    }
+
+    #[test]
+    fn policy_text(policy in policy()) {
+        prop_assert_eq!(policy.to_string().parse::<Policy>(), Ok(policy));
     }
 
     #[test]
@@ -155,6 +175,7 @@ proptest! {
         let _ = StoreHeader::decode(&bytes);
         let _ = SlotRecord::decode(&bytes, place);
         let _ = CounterChunk::decode(&bytes, place);
+        let _ = UseChunk::decode(&bytes, place);
         let _ = frame::open::<SlotMetadata>(&bytes, place);
         let _ = CodecImage::decode(&bytes);
     }

@@ -1,7 +1,7 @@
-//! Any bytes are a chunk of counts or an error; a chunk that is read writes the bytes it was read from.
+//! Any bytes are a chunk of counts, and one of uses, or an error; a chunk that is read writes the bytes it was read from.
 #![no_main]
 
-use apcm_format::{CounterChunk, Place, StoreUuid, Table};
+use apcm_format::{CounterChunk, Place, StoreUuid, Table, UseChunk};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -11,5 +11,7 @@ fuzz_target!(|data: &[u8]| {
     mended.resize(1_000, 0);
     mended.extend_from_slice(&place.crc(&[&mended]).to_le_bytes());
     let chunk = CounterChunk::decode(&mended, place).expect("its length and checksum are right");
+    assert_eq!(chunk.encode(place).to_vec(), mended);
+    let chunk = UseChunk::decode(&mended, place).expect("its length and checksum are right");
     assert_eq!(chunk.encode(place).to_vec(), mended);
 });

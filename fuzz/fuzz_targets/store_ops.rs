@@ -9,7 +9,7 @@ mod disk;
 #[path = "../../tests/common/model.rs"]
 mod model;
 
-use apcm::{PlainCodec, Store, StoreBuilder};
+use apcm::{PlainCodec, Policy, Store, StoreBuilder};
 use disk::{Disk, Fate, Fill, Moment};
 use libfuzzer_sys::fuzz_target;
 use model::{Memory, Model, Op, apply, memories};
@@ -42,12 +42,13 @@ fn uncounted(memories: BTreeMap<u32, Memory>) -> BTreeMap<u32, Memory> {
     memories.into_iter().map(|(slot, memory)| (slot, Memory { count: 0, ..memory })).collect()
 }
 
-/// The input: where the power fails and what arrives, then operations of two bytes each.
+/// The input: where the power fails and what arrives, which also says the policy, then operations of two bytes each.
 fuzz_target!(|data: &[u8]| {
     let [a, b, fate, rest @ ..] = data else { return };
     let disk = Disk::new();
-    let store = builder().create_on(disk.clone(), PlainCodec::new(&[2], 2).unwrap()).unwrap();
-    let mut model = Model::new(CAPACITY);
+    let policy = [Policy::Lfu, Policy::Lru, Policy::Fifo, Policy::LfuAged { half_life: 64 }][usize::from(fate / 4 % 4)];
+    let store = builder().policy(policy).create_on(disk.clone(), PlainCodec::new(&[2], 2).unwrap()).unwrap();
+    let mut model = Model::new(CAPACITY, policy);
     let mut promises = vec![(disk.events(), model.memories())];
     for step in rest.chunks_exact(2).take(60) {
         let op = op(step[0], step[1]);

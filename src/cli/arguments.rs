@@ -1,7 +1,7 @@
 //! Arguments of every command.
 
 use super::Outcome;
-use crate::{Device, Preset, Similarity};
+use crate::{Device, Policy, Preset, Similarity};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -68,6 +68,11 @@ pub(super) enum Command {
     /// Make a memory never a victim, or a possible one again
     #[command(after_help = "Examples:\n  apcm pin memory.apcm user/42\n  apcm pin memory.apcm user/42 --off")]
     Pin(Pin),
+    /// Change who makes room once a store is full
+    #[command(
+        after_help = "Examples:\n  apcm policy memory.apcm lru\n  apcm policy memory.apcm lfu-aged:40000"
+    )]
+    Policy(ChangePolicy),
     /// Find the nearest memories of each query; not counted as accesses
     #[command(
         after_help = "Example:\n  apcm search memory.apcm --queries q.npy --k 5 --filter \"kind = 'note'\""
@@ -278,6 +283,18 @@ pub(super) struct Create {
     /// Most bytes of everything kept for the slots together; residuals leave first, memories last
     #[arg(long, value_name = "BYTES")]
     pub(super) byte_budget: Option<u64>,
+    /// Who makes room once it is full: lfu, lfu-aged:HALF_LIFE, lru or fifo
+    #[arg(long, default_value = "lfu")]
+    pub(super) policy: Policy,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ChangePolicy {
+    /// The store
+    pub(super) store: PathBuf,
+    /// lfu (least frequently used), lfu-aged:HALF_LIFE (a use weighs half after so many reads and writes), lru (least
+    /// recently used) or fifo (the oldest)
+    pub(super) policy: Policy,
 }
 
 #[derive(Debug, Args)]

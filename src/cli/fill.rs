@@ -1,6 +1,6 @@
-//! Commands that write: `create`, `ingest`, `insert`, `put`, `remove`, `pin`.
+//! Commands that write: `create`, `ingest`, `insert`, `put`, `remove`, `pin`, `policy`.
 
-use super::arguments::{Attributes, Create, Ingest, Insert, Pin, Put, Recode, Remove};
+use super::arguments::{Attributes, ChangePolicy, Create, Ingest, Insert, Pin, Put, Recode, Remove};
 use super::{Failure, Outcome, output};
 use crate::codec::{Device, load};
 use crate::error::Error;
@@ -13,7 +13,10 @@ use std::time::Duration;
 pub(super) fn create(arguments: &Create, json: bool) -> Outcome {
     let image = std::fs::read(&arguments.codec).map_err(Error::io(&arguments.codec))?;
     let codec = load(&image, Device::Cpu)?;
-    let mut builder = Store::builder().capacity(arguments.capacity).similarity(arguments.similarity.into());
+    let mut builder = Store::builder()
+        .capacity(arguments.capacity)
+        .similarity(arguments.similarity.into())
+        .policy(arguments.policy);
     if let Some(bytes) = arguments.byte_budget {
         builder = builder.byte_budget(bytes);
     }
@@ -138,6 +141,15 @@ pub(super) fn pin(arguments: &Pin, json: bool) -> Outcome {
     store.close()?;
     let word = if arguments.off { "unpinned" } else { "pinned" };
     output::result(json, &json!({ "id": id.to_string(), "pinned": !arguments.off }), || word.to_owned())
+}
+
+pub(super) fn policy(arguments: &ChangePolicy, json: bool) -> Outcome {
+    let store = Store::open(&arguments.store)?;
+    let before = store.policy();
+    store.set_policy(arguments.policy)?;
+    store.close()?;
+    let document = json!({ "before": before.to_string(), "policy": arguments.policy.to_string() });
+    output::result(json, &document, || format!("{} makes room now, instead of {before}", arguments.policy))
 }
 
 pub(super) fn recode(arguments: &Recode, json: bool) -> Outcome {

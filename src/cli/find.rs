@@ -209,6 +209,7 @@ pub(super) fn stats(arguments: &Stats, json: bool) -> Outcome {
             ("error", error),
             ("reads", output::count(stats.reads)),
             ("evictions", evictions),
+            ("policy", stats.policy.to_string()),
             (
                 "codec",
                 format!(

@@ -45,6 +45,7 @@ pub(super) fn verify(arguments: &Verify, json: bool) -> Outcome {
         "residuals_checked": report.residuals_checked,
         "keys_checked": report.keys_checked,
         "counter_chunks_checked": report.counter_chunks_checked,
+        "use_chunks_checked": report.use_chunks_checked,
         "codec_chunks_checked": report.codec_chunks_checked,
     });
     output::result(json, &document, || text(&report))?;

@@ -65,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Put(put) => fill::put(&put, json),
         Command::Remove(remove) => fill::remove(&remove, json),
         Command::Pin(pin) => fill::pin(&pin, json),
+        Command::Policy(policy) => fill::policy(&policy, json),
         Command::Get(get) => find::get(&get, json),
         Command::Search(search) => find::search(&search, json),
         Command::List(list) => find::list(&list, json),

@@ -1,6 +1,6 @@
 //! What leaves when all slots together are over their bytes.
 //!
-//! Residuals first, memories last; the least used first among either, the oldest among equals. What the transaction
+//! Residuals first, memories last; the lowest rank first among either, the oldest among equals. What the transaction
 //! itself has written comes after everything that was there before, or a newcomer that nobody could have read yet would
 //! always be the first to pay.
 
@@ -8,7 +8,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) slot: u32,
-    pub(crate) count: u32,
+    pub(crate) rank: u64,
     pub(crate) seq: u64,
     /// Bytes of its residual.
     pub(crate) residual: u64,
@@ -39,7 +39,7 @@ pub(crate) struct OverBudget {
 pub(crate) fn relieve(mut held: Vec<Held>, budget: u64) -> Result<Vec<Relief>, OverBudget> {
     let mut total: u64 = held.iter().map(|held| held.residual + held.rest).sum();
     held.retain(|held| held.may_give);
-    held.sort_by_key(|held| (held.new, held.count, held.seq));
+    held.sort_by_key(|held| (held.new, held.rank, held.seq));
     let mut given = Vec::new();
     for held in held.iter().filter(|held| held.residual > 0) {
         if total <= budget {
@@ -63,8 +63,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn held(slot: u32, count: u32, residual: u64) -> Held {
-        Held { slot, count, seq: u64::from(slot) + 1, residual, rest: 10, may_give: true, new: false }
+    fn held(slot: u32, rank: u64, residual: u64) -> Held {
+        Held { slot, rank, seq: u64::from(slot) + 1, residual, rest: 10, may_give: true, new: false }
     }
 
     #[test]
@@ -84,13 +84,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_left_fits_and_nothing_is_given_up_in_vain(
-            sizes in prop::collection::vec((0_u32..4, 0_u64..50, any::<bool>(), any::<bool>()), 1..20),
+            sizes in prop::collection::vec((0_u64..4, 0_u64..50, any::<bool>(), any::<bool>()), 1..20),
             budget in 1_u64..600,
         ) {
             let all: Vec<Held> = sizes
                 .iter()
                 .enumerate()
-                .map(|(slot, &(count, residual, may_give, new))| Held { may_give, new, ..held(slot as u32, count, residual) })
+                .map(|(slot, &(rank, residual, may_give, new))| Held { may_give, new, ..held(slot as u32, rank, residual) })
                 .collect();
             let total: u64 = all.iter().map(|held| held.residual + held.rest).sum();
             if let Ok(given) = relieve(all.clone(), budget) {

@@ -5,7 +5,8 @@
 //!
 //! Invariants
 //! - A slot is free because it holds no memory, never because its access count is zero.
-//! - Free slots first, the lowest of them. Then the least used memory, the oldest among equals.
+//! - Free slots first, the lowest of them. Then the memory with the lowest rank, the oldest among equals; what a rank is
+//!   the store's policy says (`rule.rs`).
 //! - A pinned or damaged slot is never a victim.
 //! - What a transaction has written makes room only when nothing else is left.
 //! - Over a byte budget residuals leave before memories.
@@ -14,10 +15,12 @@ mod bank;
 mod budget;
 mod hot;
 mod planner;
+mod rule;
 mod victims;
 
 pub(crate) use bank::{Bank, Occupant};
 pub(crate) use budget::{Held, OverBudget, Relief, relieve};
 pub(crate) use hot::Hot;
 pub(crate) use planner::{AllPinned, Placement, Planned, Planner, Usage};
+pub(crate) use rule::Rule;
 pub(crate) use victims::Victims;

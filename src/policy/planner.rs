@@ -1,7 +1,7 @@
 //! Placements of the transactions of one commit, decided before anything is written.
 
 use super::bank::{Bank, Occupant};
-use super::victims::{Rank, Victims};
+use super::victims::{Standing, Victims};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, btree_set};
@@ -12,7 +12,7 @@ use std::iter::{Copied, Peekable};
 pub(crate) enum Placement {
     /// Into a free slot.
     Free { slot: u32 },
-    /// In the place of the least used memory.
+    /// In the place of the memory with the lowest rank; how often that was read.
     Evict { slot: u32, victim: Occupant, count: u32 },
 }
 
@@ -32,7 +32,13 @@ pub(crate) struct AllPinned;
 pub(crate) trait Usage {
     /// A slot's access count; it may grow while somebody plans.
     fn count(&self, slot: u32) -> u32;
-    /// All that may go, in the order of counts that are at most those.
+    /// What the policy makes of a slot's uses; it may grow while somebody plans.
+    fn rank(&self, slot: u32) -> u64;
+    /// The rank that a memory begins with, written with this sequence number.
+    fn written(&self, seq: u64) -> u64;
+    /// The rank of a slot whose memory gives way to another under the same key.
+    fn replaced(&self, rank: u64, seq: u64) -> u64;
+    /// All that may go, in the order of ranks that are at most those.
     fn victims(&self) -> &Victims;
 }
 
@@ -51,19 +57,19 @@ pub(crate) struct Planner<'a, U> {
     /// Free slots of the bank below this one are taken.
     cursor: u32,
     /// Victims among what was there before, as far as nobody has looked at them.
-    listed: Option<Peekable<Copied<btree_set::Iter<'a, Rank>>>>,
+    listed: Option<Peekable<Copied<btree_set::Iter<'a, Standing>>>>,
     /// Possible victims that are not where the list has them: read since, unpinned, or written by an earlier transaction.
-    unlisted: BinaryHeap<Reverse<Rank>>,
-    /// What the transaction has written, least used first. What was written over since stays, and is passed over.
-    written: BinaryHeap<Reverse<Rank>>,
+    unlisted: BinaryHeap<Reverse<Standing>>,
+    /// What the transaction has written, lowest rank first. What was written over since stays, and is passed over.
+    written: BinaryHeap<Reverse<Standing>>,
 }
 
 /// What a commit has made of a slot.
 #[derive(Debug, Clone, Copy, Default)]
 struct Change {
     occupant: Option<Occupant>,
-    /// Its count, where the commit has written it.
-    count: Option<u32>,
+    /// Its rank, where the commit has written it.
+    rank: Option<u64>,
     /// It was emptied or got another memory: whatever was counted there is over.
     reset: bool,
     /// The transaction that wrote it; 0 for none.
@@ -77,6 +83,8 @@ pub(crate) struct Planned {
     pub(crate) occupants: Vec<(u32, Option<Occupant>)>,
     /// Slots whose counts start again at 0.
     pub(crate) reset: Vec<u32>,
+    /// Slots that were written, and their ranks.
+    pub(crate) ranks: Vec<(u32, u64)>,
 }
 
 impl<'a, U: Usage> Planner<'a, U> {
@@ -112,35 +120,41 @@ impl<'a, U: Usage> Planner<'a, U> {
 
     /// The slot's access count as the transaction sees it.
     pub(crate) fn count(&self, slot: u32) -> u32 {
-        let written = self.changed.get(&slot).and_then(|change| change.count);
-        written.unwrap_or_else(|| self.usage.count(slot))
+        let reset = self.changed.get(&slot).is_some_and(|change| change.reset);
+        if reset { 0 } else { self.usage.count(slot) }
     }
 
-    /// Finds room for `occupant` and puts it there with a count of 0.
+    /// The slot's rank as the transaction sees it.
+    pub(crate) fn rank(&self, slot: u32) -> u64 {
+        let written = self.changed.get(&slot).and_then(|change| change.rank);
+        written.unwrap_or_else(|| self.usage.rank(slot))
+    }
+
+    /// Finds room for `occupant` and puts it there, as a memory that nobody has read.
     pub(crate) fn place(&mut self, occupant: Occupant) -> Result<Placement, AllPinned> {
         let placement = match self.lowest_free() {
             Some(slot) => Placement::Free { slot },
             None => self.evict().ok_or(AllPinned)?,
         };
-        self.write(placement.slot(), occupant, 0, true);
+        self.write(placement.slot(), occupant, self.usage.written(occupant.seq), true);
         Ok(placement)
     }
 
-    /// Puts an occupant into a given slot, which must be empty, with a count of 0.
+    /// Puts an occupant into a given slot, which must be empty, as a memory that nobody has read.
     pub(crate) fn restore(&mut self, slot: u32, occupant: Occupant) {
         debug_assert!(self.get(slot).is_none());
-        self.write(slot, occupant, 0, true);
+        self.write(slot, occupant, self.usage.written(occupant.seq), true);
     }
 
     /// Replaces a slot's occupant; its count stays.
     pub(crate) fn replace(&mut self, slot: u32, occupant: Occupant) {
-        let count = self.count(slot);
-        self.write(slot, occupant, count, false);
+        let rank = self.usage.replaced(self.rank(slot), occupant.seq);
+        self.write(slot, occupant, rank, false);
     }
 
     /// Empties a slot.
     pub(crate) fn remove(&mut self, slot: u32) {
-        self.changed.insert(slot, Change { occupant: None, count: Some(0), reset: true, written_by: 0 });
+        self.changed.insert(slot, Change { occupant: None, rank: Some(0), reset: true, written_by: 0 });
         self.freed.insert(slot);
     }
 
@@ -148,12 +162,12 @@ impl<'a, U: Usage> Planner<'a, U> {
     pub(crate) fn pin(&mut self, slot: u32, pinned: bool) {
         let Some(occupant) = self.get(slot) else { return };
         let changed = Occupant { pinned, ..occupant };
-        let count = self.count(slot);
+        let rank = self.rank(slot);
         if self.is_fresh(slot) {
-            self.write(slot, changed, count, false);
+            self.write(slot, changed, rank, false);
         } else {
             self.changed.entry(slot).or_default().occupant = Some(changed);
-            self.unlisted.push(Reverse((count, occupant.seq, slot)));
+            self.unlisted.push(Reverse((rank, occupant.seq, slot)));
         }
     }
 
@@ -172,6 +186,7 @@ impl<'a, U: Usage> Planner<'a, U> {
         Planned {
             occupants: changed.iter().map(|&(slot, change)| (slot, change.occupant)).collect(),
             reset: changed.iter().filter(|(_, change)| change.reset).map(|&(slot, _)| slot).collect(),
+            ranks: changed.iter().filter_map(|&(slot, change)| Some((slot, change.rank?))).collect(),
         }
     }
 
@@ -189,15 +204,15 @@ impl<'a, U: Usage> Planner<'a, U> {
     }
 
     fn evict(&mut self) -> Option<Placement> {
-        while let Some((count, seq, slot)) = self.next_victim() {
+        while let Some((_, seq, slot)) = self.next_victim() {
             // Entries go stale when the commit writes, empties or pins their slot; they are dropped here.
             if let Some(victim) = self.victim(slot, seq).filter(|_| !self.is_fresh(slot)) {
-                return Some(Placement::Evict { slot, victim, count });
+                return Some(Placement::Evict { slot, victim, count: self.count(slot) });
             }
         }
-        while let Some(Reverse((count, seq, slot))) = self.written.pop() {
+        while let Some(Reverse((_, seq, slot))) = self.written.pop() {
             if let Some(victim) = self.victim(slot, seq) {
-                return Some(Placement::Evict { slot, victim, count });
+                return Some(Placement::Evict { slot, victim, count: self.count(slot) });
             }
         }
         None
@@ -208,35 +223,35 @@ impl<'a, U: Usage> Planner<'a, U> {
         self.get(slot).filter(|victim| victim.seq == seq && victim.may_go())
     }
 
-    /// The next in the order of true counts, of those nobody has looked at.
-    fn next_victim(&mut self) -> Option<Rank> {
+    /// The next in the order of true ranks, of those nobody has looked at.
+    fn next_victim(&mut self) -> Option<Standing> {
         let usage = self.usage;
         let listed = self.listed.get_or_insert_with(|| usage.victims().iter().copied().peekable());
-        while let Some(&(count, seq, slot)) = listed.peek() {
-            if self.unlisted.peek().is_some_and(|&Reverse(first)| first < (count, seq, slot)) {
+        while let Some(&(rank, seq, slot)) = listed.peek() {
+            if self.unlisted.peek().is_some_and(|&Reverse(first)| first < (rank, seq, slot)) {
                 break;
             }
             listed.next();
-            let now = usage.count(slot);
-            if now <= count {
-                return Some((count, seq, slot));
+            let now = usage.rank(slot);
+            if now <= rank {
+                return Some((rank, seq, slot));
             }
             self.unlisted.push(Reverse((now, seq, slot)));
         }
         self.unlisted.pop().map(|Reverse(first)| first)
     }
 
-    fn write(&mut self, slot: u32, occupant: Occupant, count: u32, reset: bool) {
+    fn write(&mut self, slot: u32, occupant: Occupant, rank: u64, reset: bool) {
         self.freed.remove(&slot);
         let change = self.changed.entry(slot).or_default();
         *change = Change {
             occupant: Some(occupant),
-            count: Some(count),
+            rank: Some(rank),
             reset: reset || change.reset,
             written_by: self.transaction,
         };
         if occupant.may_go() {
-            self.written.push(Reverse((count, occupant.seq, slot)));
+            self.written.push(Reverse((rank, occupant.seq, slot)));
         }
     }
 }
@@ -263,18 +278,30 @@ mod tests {
 
     impl Counts {
         fn of(bank: &Bank, counts: &[u32]) -> Self {
-            Self(counts.to_vec(), Victims::of(bank, |slot| counts[slot as usize]))
+            Self(counts.to_vec(), Victims::of(bank, |slot| counts[slot as usize].into()))
         }
 
         /// Of a bank whose counts have grown since.
         fn grown(bank: &Bank, before: &[u32], counts: &[u32]) -> Self {
-            Self(counts.to_vec(), Victims::of(bank, |slot| before[slot as usize]))
+            Self(counts.to_vec(), Victims::of(bank, |slot| before[slot as usize].into()))
         }
     }
 
     impl Usage for Counts {
         fn count(&self, slot: u32) -> u32 {
             self.0[slot as usize]
+        }
+
+        fn rank(&self, slot: u32) -> u64 {
+            self.0[slot as usize].into()
+        }
+
+        fn written(&self, _: u64) -> u64 {
+            0
+        }
+
+        fn replaced(&self, rank: u64, _: u64) -> u64 {
+            rank
         }
 
         fn victims(&self) -> &Victims {

@@ -4,43 +4,43 @@ use super::bank::{Bank, Occupant};
 use std::collections::BTreeSet;
 use std::collections::btree_set;
 
-/// Access count, sequence number, slot: the least of them leaves first.
-pub(super) type Rank = (u32, u64, u32);
+/// What the policy makes of its uses, sequence number, slot: the least of them leaves first.
+pub(super) type Standing = (u64, u64, u32);
 
-/// Occupants that may go, least used first and the oldest among equals.
+/// Occupants that may go, the lowest rank first and the oldest among equals.
 ///
-/// Counts grow between commits without anybody telling it: a count here is at most the true one. Whoever looks for a
-/// victim looks at the true count of each that comes up, and passes over those that were read since. Cost: `O(log n)`
+/// Ranks grow between commits without anybody telling it: a rank here is at most the true one. Whoever looks for a
+/// victim looks at the true rank of each that comes up, and passes over those that were read since. Cost: `O(log n)`
 /// for each slot a commit changes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Victims(BTreeSet<Rank>);
+pub(crate) struct Victims(BTreeSet<Standing>);
 
 impl Victims {
     /// Of a whole bank. Cost: one sort.
-    pub(crate) fn of(bank: &Bank, count: impl Fn(u32) -> u32) -> Self {
+    pub(crate) fn of(bank: &Bank, rank: impl Fn(u32) -> u64) -> Self {
         Self(
             bank.iter()
                 .filter(|(_, occupant)| occupant.may_go())
-                .map(|(slot, occupant)| (count(slot), occupant.seq, slot))
+                .map(|(slot, occupant)| (rank(slot), occupant.seq, slot))
                 .collect(),
         )
     }
 
-    /// Takes a slot out, with the count under which it was put in.
-    pub(crate) fn remove(&mut self, slot: u32, occupant: Option<Occupant>, count: u32) {
+    /// Takes a slot out, with the rank under which it was put in.
+    pub(crate) fn remove(&mut self, slot: u32, occupant: Option<Occupant>, rank: u64) {
         if let Some(occupant) = occupant {
-            self.0.remove(&(count, occupant.seq, slot));
+            self.0.remove(&(rank, occupant.seq, slot));
         }
     }
 
     /// Puts a slot in, if its occupant may go.
-    pub(crate) fn insert(&mut self, slot: u32, occupant: Option<Occupant>, count: u32) {
+    pub(crate) fn insert(&mut self, slot: u32, occupant: Option<Occupant>, rank: u64) {
         if let Some(occupant) = occupant.filter(Occupant::may_go) {
-            self.0.insert((count, occupant.seq, slot));
+            self.0.insert((rank, occupant.seq, slot));
         }
     }
 
-    pub(super) fn iter(&self) -> btree_set::Iter<'_, Rank> {
+    pub(super) fn iter(&self) -> btree_set::Iter<'_, Standing> {
         self.0.iter()
     }
 }

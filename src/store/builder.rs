@@ -13,7 +13,7 @@ use crate::clock::{self, Clock};
 use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
 use apcm_format::{
-    DecodeError, Features, PolicyKind, Similarity, StoreHeader, StoreState, StoreUuid, frame, limits,
+    DecodeError, Features, Policy, Similarity, StoreHeader, StoreState, StoreUuid, frame, limits,
 };
 use parking_lot::{Mutex, RwLock};
 use rand::TryRng;
@@ -45,6 +45,7 @@ const MEMORY_PER_FILE_BYTE: u64 = 256;
 pub struct StoreBuilder {
     capacity: u32,
     similarity: Similarity,
+    policy: Policy,
     pub(super) byte_budget: Option<u64>,
     memory_limit: Option<u64>,
     permissions: Option<Permissions>,
@@ -67,6 +68,7 @@ impl StoreBuilder {
         Self {
             capacity: 10_000,
             similarity: Similarity::Cosine,
+            policy: Policy::default(),
             byte_budget: None,
             memory_limit: None,
             permissions: None,
@@ -110,6 +112,13 @@ impl StoreBuilder {
         self
     }
 
+    /// Who makes room in a new store once it is full; the least frequently used memory by default.
+    /// [`Store::set_policy`] changes it later.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// Where the codec from the file computes.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
@@ -138,7 +147,7 @@ impl StoreBuilder {
     /// The file is built under a temporary name, synced, and renamed: a crash leaves the whole store or none.
     ///
     /// # Errors
-    /// [`Exists`](Error::Exists), [`Argument`](Error::Argument) for a capacity of 0 or above the format's limit,
+    /// [`Exists`](Error::Exists), [`Argument`](Error::Argument) for a capacity of 0 or above the format's limit, or a half-life of 0,
     /// [`Io`](Error::Io).
     pub fn create(self, path: impl AsRef<Path>, codec: impl Codec) -> Result<Store> {
         self.create_boxed(path.as_ref(), Box::new(codec))
@@ -180,6 +189,7 @@ impl StoreBuilder {
                 self.capacity,
             ));
         }
+        super::policy::check(self.policy)?;
         if self.byte_budget == Some(0) {
             return Err(Error::argument("the byte budget", "at least 1", 0));
         }
@@ -193,7 +203,7 @@ impl StoreBuilder {
             uuid: StoreUuid(uuid),
             features: Features::default(),
             capacity: self.capacity,
-            policy: PolicyKind::Lfu,
+            policy: self.policy,
             similarity: self.similarity,
             shape: codec.shape(),
             search_dims: codec.search_dims(self.similarity) as u32,

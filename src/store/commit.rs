@@ -9,9 +9,11 @@ use super::memory::Committed;
 use super::rows::Rows;
 use super::tables::{STATE, meta_place};
 use super::transaction::Op;
+use super::uses::TakenUses;
 use crate::error::{Error, Result};
 use crate::policy::{Planned, Planner};
 use apcm_format::{StoreState, frame};
+use redb::WriteTransaction;
 use rustc_hash::FxHashMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -27,6 +29,7 @@ struct Changes<'o> {
     /// Size of each slot that stays and gave something up.
     resized: FxHashMap<u32, SlotSize>,
     taken: Taken,
+    uses: TakenUses,
     state: StoreState,
     /// What to say of each transaction.
     done: Vec<Committed>,
@@ -39,10 +42,19 @@ impl Changes<'_> {
             written: FxHashMap::default(),
             resized: FxHashMap::default(),
             taken: Taken::default(),
+            uses: TakenUses::default(),
             state,
             done: Vec::new(),
         }
     }
+}
+
+/// Commits. Whatever goes wrong here, an error or a panic: it may be durable, or not.
+pub(super) fn durable(transaction: WriteTransaction) -> Result<()> {
+    guarded("commit", || transaction.commit().map_err(storage("commit"))).map_err(|error| match error {
+        Error::Storage { source, .. } => Error::OutcomeUnknown { source },
+        other => other,
+    })
 }
 
 impl Inner {
@@ -106,7 +118,7 @@ impl Inner {
     }
 
     /// Runs a commit; an error of the database leaves a handle that nobody may use again.
-    fn poisoning<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn poisoning<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
         let result = guarded("commit", run);
         if let Err(error) = &result
             && is_fatal(error)
@@ -135,7 +147,7 @@ impl Inner {
     fn apply<'o>(&self, all: &'o [Vec<Op>], now: u32) -> Result<Changes<'o>> {
         let live = self.live.read();
         // A commit without transactions is a flush: with nothing pending it costs nothing.
-        if all.is_empty() && !live.counts().is_dirty() {
+        if all.is_empty() && !live.counts().is_dirty() && !live.uses().is_dirty() {
             return Ok(Changes::none(live.state()));
         }
         let transaction = self.handle.writable()?.begin_write().map_err(storage("begin a write"))?;
@@ -143,7 +155,7 @@ impl Inner {
             let mut draft = Draft {
                 inner: self,
                 live: &live,
-                rows: Rows::open(self, &transaction)?,
+                rows: Rows::open(self, live.uses().rule(), &transaction)?,
                 planner: Planner::new(live.bank(), &*live),
                 state: live.state(),
                 done: Committed::default(),
@@ -158,28 +170,24 @@ impl Inner {
             let Draft { mut rows, planner, mut state, written, resized, .. } = draft;
             let planned = planner.finish();
             let taken = live.counts().take(&planned.reset);
+            let uses = live.uses().take(&planned.ranks);
             state.reads = state.reads.saturating_add(taken.reads);
             taken.chunks().try_for_each(|(number, chunk)| rows.set_counts(number, &chunk))?;
+            uses.chunks().try_for_each(|(number, chunk)| rows.set_uses(number, &chunk))?;
             rows.set_meta(STATE, &frame::seal(&state, meta_place(self.header.uuid, STATE))?)?;
-            Changes { planned, written, resized, taken, state, done }
+            Changes { planned, written, resized, taken, uses, state, done }
         };
-        // Whatever goes wrong from here on, an error or a panic: it may be durable, or not.
-        guarded("commit", || transaction.commit().map_err(storage("commit"))).map_err(
-            |error| match error {
-                Error::Storage { source, .. } => Error::OutcomeUnknown { source },
-                other => other,
-            },
-        )?;
+        durable(transaction)?;
         Ok(changes)
     }
 
     /// Makes memory agree with the disk. Nothing here can fail.
     fn swap_in(&self, changes: Changes<'_>) -> Vec<Committed> {
-        let Changes { planned: Planned { occupants, reset }, mut written, resized, taken, state, done } =
-            changes;
+        let Changes { planned, mut written, resized, taken, uses, state, done } = changes;
+        let Planned { occupants, reset, .. } = planned;
         let mut live = self.live.write();
         let slots = occupants.iter().map(|&(slot, _)| slot);
-        let touched = live.changing(slots.chain(taken.slots()));
+        let touched = live.changing(slots.chain(taken.slots()).chain(uses.slots()));
         for (slot, occupant) in occupants {
             match (occupant, written.remove(&slot)) {
                 (Some(occupant), Some((search, size))) => live.fill(slot, occupant, Some(search), size),
@@ -193,6 +201,7 @@ impl Inner {
         live.set_state(state);
         let high_water = live.bank().high_water();
         live.counts_mut().0.settle(taken, &reset, high_water);
+        live.uses_mut().settle(uses, &reset, high_water);
         live.changed(touched);
         done
     }

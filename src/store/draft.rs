@@ -99,7 +99,7 @@ impl<'o> Draft<'_, 'o> {
                 let size = self.size(slot);
                 Held {
                     slot,
-                    count: self.planner.count(slot),
+                    rank: self.planner.rank(slot),
                     seq: occupant.seq,
                     residual: u64::from(size.residual),
                     rest: size.total() - u64::from(size.residual),

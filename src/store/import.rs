@@ -171,7 +171,10 @@ fn fill(
         }
         transaction.commit()?;
         let live = inner.live.read();
-        some.iter().for_each(|entry| live.counts().restore(entry.id().slot, entry.count()));
+        for (id, count) in some.iter().map(|entry| (entry.id(), entry.count())) {
+            live.counts().restore(id.slot, count);
+            live.uses().restore(id.slot, live.uses().rule().estimated(id.seq, count));
+        }
         drop(live);
         done += some.len() as u64;
         proceed(progress, done, pack)

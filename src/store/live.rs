@@ -1,9 +1,10 @@
 //! What is in memory while a store is open; all of it can be made again from the file.
 
 use super::counts::Counts;
+use super::uses::Uses;
 use crate::index::ScanMatrix;
-use crate::policy::{Bank, Hot, Occupant, Usage, Victims};
-use apcm_format::{MemoryId, StoreState};
+use crate::policy::{Bank, Hot, Occupant, Rule, Usage, Victims};
+use apcm_format::{MemoryId, Policy, StoreState};
 use rustc_hash::FxHashSet;
 use std::sync::OnceLock;
 
@@ -63,6 +64,7 @@ pub(super) struct Live {
     bank: Bank,
     scan: ScanMatrix,
     counts: Counts,
+    uses: Uses,
     /// Made when the first memory has to leave: many a store is only read.
     victims: OnceLock<Victims>,
     /// Made at the first search that asks for it.
@@ -74,11 +76,12 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(capacity: u32, search_dims: usize, state: StoreState) -> Self {
+    pub(super) fn new(capacity: u32, search_dims: usize, policy: Policy, state: StoreState) -> Self {
         Self {
             bank: Bank::new(capacity),
             scan: ScanMatrix::new(search_dims),
             counts: Counts::default(),
+            uses: Uses::new(Rule(policy)),
             victims: OnceLock::new(),
             hot: OnceLock::new(),
             sizes: Vec::new(),
@@ -90,7 +93,8 @@ impl Live {
     /// Bytes in memory for all slots.
     pub(super) fn memory(&self) -> u64 {
         let hot = if self.hot.get().is_some() { Hot::BYTES_PER_SLOT as u64 } else { 0 };
-        u64::from(self.bank.high_water()) * (memory_per_slot(self.scan.dims()) + hot)
+        let uses = self.uses.bytes_per_slot() as u64;
+        u64::from(self.bank.high_water()) * (memory_per_slot(self.scan.dims()) + hot + uses)
     }
 
     /// Makes room for slots up to `high_water`, once and exactly.
@@ -111,6 +115,39 @@ impl Live {
 
     pub(super) fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    pub(super) fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    pub(super) fn uses_mut(&mut self) -> &mut Uses {
+        &mut self.uses
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        self.uses.rule().0
+    }
+
+    /// Puts another policy's words in the place of those that were there; who leaves next is found out again.
+    pub(super) fn set_uses(&mut self, uses: Uses) {
+        self.uses = uses;
+        self.victims = OnceLock::new();
+    }
+
+    /// Counted reads in the store's life.
+    pub(super) fn reads(&self) -> u64 {
+        self.state.reads.saturating_add(self.counts.pending())
+    }
+
+    /// The store's own time: how many reads and writes it has seen.
+    pub(super) fn tick(&self) -> u64 {
+        self.state.next_seq.saturating_add(self.reads())
+    }
+
+    /// What the policy makes of a slot's uses, as far as they are on disk.
+    fn standing(&self, slot: u32) -> u64 {
+        self.uses.rule().rank(self.counts.base(slot), self.uses.base(slot))
     }
 
     pub(super) fn counts_mut(&mut self) -> (&mut Counts, &Bank) {
@@ -147,6 +184,7 @@ impl Live {
         }
         self.resize(slot, |old| *old = size);
         self.counts.grow(self.bank.high_water());
+        self.uses.grow(self.bank.high_water());
     }
 
     /// Changes what is known of an occupant that stays.
@@ -178,8 +216,9 @@ impl Live {
         let slots: FxHashSet<u32> = slots.collect();
         for &slot in &slots {
             let (occupant, count) = (self.bank.get(slot), self.counts.base(slot));
+            let rank = self.standing(slot);
             if let Some(victims) = self.victims.get_mut() {
-                victims.remove(slot, occupant, count);
+                victims.remove(slot, occupant, rank);
             }
             if let Some(hot) = self.hot.get_mut() {
                 hot.remove(slot, occupant, count);
@@ -192,8 +231,9 @@ impl Live {
     pub(super) fn changed(&mut self, slots: FxHashSet<u32>) {
         for slot in slots {
             let (occupant, count) = (self.bank.get(slot), self.counts.base(slot));
+            let rank = self.standing(slot);
             if let Some(victims) = self.victims.get_mut() {
-                victims.insert(slot, occupant, count);
+                victims.insert(slot, occupant, rank);
             }
             if let Some(hot) = self.hot.get_mut() {
                 hot.insert(slot, occupant, count);
@@ -258,7 +298,19 @@ impl Usage for Live {
         self.counts.get(slot)
     }
 
+    fn rank(&self, slot: u32) -> u64 {
+        self.uses.rule().rank(self.counts.get(slot), self.uses.get(slot))
+    }
+
+    fn written(&self, seq: u64) -> u64 {
+        self.uses.rule().written(seq.saturating_add(self.reads()))
+    }
+
+    fn replaced(&self, rank: u64, seq: u64) -> u64 {
+        self.uses.rule().replaced(rank, seq.saturating_add(self.reads()))
+    }
+
     fn victims(&self) -> &Victims {
-        self.victims.get_or_init(|| Victims::of(&self.bank, |slot| self.counts.base(slot)))
+        self.victims.get_or_init(|| Victims::of(&self.bank, |slot| self.standing(slot)))
     }
 }

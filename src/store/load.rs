@@ -5,14 +5,15 @@ use super::file::Handle;
 use super::guard::{callers, guarded, is_fatal, storage};
 use super::live::{Live, SlotSize, memory_per_slot, row_bytes};
 use super::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
-    slot_place,
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, USES, counter_place, meta_place, metadata_place,
+    optional, slot_place, use_place,
 };
 use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::policy::Occupant;
 use apcm_format::{
-    CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, frame, limits,
+    CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, UseChunk, frame,
+    limits,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::path::Path;
@@ -51,7 +52,7 @@ pub(super) fn load(
         });
     }
     let dims = header.search_dims as usize;
-    let mut live = Live::new(header.capacity, dims, state);
+    let mut live = Live::new(header.capacity, dims, header.policy, state);
     let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
     if let Some((highest, _)) = slots.last().map_err(storage("read the slots"))? {
         let highest = highest.value();
@@ -66,7 +67,7 @@ pub(super) fn load(
     // What stands beside the slots. A page there that cannot be read is no reason to keep a reader from all memories; a
     // writer is refused, or it would write on what nobody has seen.
     let lenient = handle.writable().is_err();
-    for table in [sizes_of_metadata, sizes_of_keys, sizes_of_residuals, counts] {
+    for table in [sizes_of_metadata, sizes_of_keys, sizes_of_residuals, counts, uses] {
         match guarded("load the store", || table(&mut live, &transaction, header)) {
             Err(error) if lenient && is_fatal(&error) => {}
             other => other?,
@@ -118,6 +119,32 @@ fn counts(live: &mut Live, transaction: &ReadTransaction, header: &StoreHeader) 
             counts.load(number, &chunk, bank);
         }
     }
+    Ok(())
+}
+
+fn uses(live: &mut Live, transaction: &ReadTransaction, header: &StoreHeader) -> Result<()> {
+    let rule = live.uses().rule();
+    if !rule.keeps_words() {
+        return Ok(());
+    }
+    let uses = optional(transaction.open_table(USES)).map_err(storage("open a table"))?;
+    if let Some(uses) = uses {
+        for entry in uses.iter().map_err(storage("read the uses"))? {
+            let (number, value) = entry.map_err(storage("read the uses"))?;
+            let number = number.value();
+            if let Ok(chunk) = UseChunk::decode(value.value(), use_place(header.uuid, number)) {
+                live.uses_mut().load(number, &chunk);
+            }
+        }
+    }
+    // Words that cannot be read are words that were lost: what is known of those memories has to do.
+    let lost: Vec<(u32, u64)> = live
+        .bank()
+        .iter()
+        .filter(|&(slot, _)| live.uses().get(slot) == 0)
+        .map(|(slot, occupant)| (slot, rule.estimated(occupant.seq, live.counts().get(slot))))
+        .collect();
+    lost.into_iter().for_each(|(slot, word)| live.uses_mut().set(slot, word));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::codec::Fidelity;
 use crate::summary::ErrorSummary;
-use apcm_format::{MemoryId, Metadata, RecordShape};
+use apcm_format::{MemoryId, Metadata, Policy, RecordShape};
 use std::time::Duration;
 
 /// What may be said about a memory when it goes in.
@@ -115,6 +115,8 @@ pub struct Stats {
     pub occupied: u32,
     /// Slots that are free.
     pub free: u32,
+    /// Who makes room.
+    pub policy: Policy,
     /// Slots whose memory is never a victim.
     pub pinned: u32,
     /// Slots whose stored bytes failed their checks.

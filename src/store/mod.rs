@@ -25,6 +25,7 @@ mod medium;
 mod memory;
 mod overlay;
 mod pack;
+mod policy;
 mod read;
 mod recode;
 mod rows;
@@ -33,6 +34,7 @@ mod soft;
 mod tables;
 mod transaction;
 mod transfer;
+mod uses;
 
 pub use builder::StoreBuilder;
 pub use frequency::{AccessFrequency, MemoryFrequency};
@@ -423,7 +425,8 @@ impl Store {
     /// Copies what can be read of a damaged file into a new one. The damaged file is only read.
     ///
     /// Rows are asked for one by one, so that a page that cannot be read takes no other with it; keys are written again
-    /// from what the slots say of themselves. `progress` is called with slots done and to do, and may stop it.
+    /// from what the slots say of themselves; what [`Policy`](crate::Policy) keeps of uses is estimated from counts and
+    /// ages. `progress` is called with slots done and to do, and may stop it.
     ///
     /// # Errors
     /// [`Exists`](Error::Exists), [`Locked`](Error::Locked), [`NotAStore`](Error::NotAStore),
@@ -544,6 +547,7 @@ impl Inner {
             capacity: self.header.capacity,
             occupied,
             free: self.header.capacity - occupied,
+            policy: live.policy(),
             pinned: live.bank().pinned(),
             damaged: sums.damaged,
             code_bytes: sums.code_bytes as f64 / readable,
@@ -557,7 +561,8 @@ impl Inner {
             file_bytes,
             mean_error: sums.error / readable,
             errors: ErrorSummary::of(&live.errors()),
-            reads: live.state().reads.saturating_add(live.counts().pending()),
+            reads: live.reads(),
+
             evictions: live.state().evictions,
             evictions_never_read: live.state().evictions_never_read,
             codec: CodecStats {

@@ -178,6 +178,9 @@ impl Inner {
         }
         let live = self.live.read();
         let there = live.bank().get(id.slot).is_some_and(|occupant| occupant.seq == id.seq);
+        if there {
+            live.uses().touch(id.slot, live.tick());
+        }
         if live.counts().bump(there.then_some(id.slot)) == BUMPS_MAX {
             self.signal.flush_soon();
         }

@@ -152,7 +152,8 @@ impl<'a> Recode<'a> {
                 Ok(store)
                     if store.inner.header.fingerprint == wanted
                         && store.inner.header.capacity == header.capacity
-                        && store.inner.header.similarity == header.similarity =>
+                        && store.inner.header.similarity == header.similarity
+                        && store.policy() == self.from.policy() =>
                 {
                     return Ok(store);
                 }
@@ -167,6 +168,7 @@ impl<'a> Recode<'a> {
         let builder = Store::builder()
             .capacity(header.capacity)
             .similarity(header.similarity)
+            .policy(self.from.policy())
             .shared_clock(self.from.inner.clock.clone());
         match self.from.path().and_then(permissions_of) {
             Some(permissions) => builder.permissions(permissions),
@@ -256,6 +258,7 @@ fn inherit(from: &Store, into: &Store) -> Result<()> {
             if source.bank().get(slot).is_some_and(|source| source.seq == occupant.seq) {
                 let missing = source.counts().get(slot).saturating_sub(live.counts().get(slot));
                 live.counts().restore(slot, missing);
+                live.uses().restore(slot, source.uses().get(slot));
             }
         }
     }

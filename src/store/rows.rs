@@ -4,10 +4,11 @@ use super::Inner;
 use super::guard::storage;
 use super::live::{SlotSize, row_bytes};
 use super::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, metadata_place, residual_place, slot_place,
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, USES, metadata_place, residual_place, slot_place,
 };
 use crate::error::Result;
-use apcm_format::{CounterChunk, ResidualRecord, SlotMetadata, SlotRecord, frame};
+use crate::policy::Rule;
+use apcm_format::{CounterChunk, ResidualRecord, SlotMetadata, SlotRecord, UseChunk, frame};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 /// The tables of one write transaction.
@@ -16,6 +17,8 @@ pub(super) struct Rows<'a> {
     meta: Table<'a, &'static str, &'static [u8]>,
     slots: Table<'a, u32, &'static [u8]>,
     counters: Table<'a, u32, &'static [u8]>,
+    /// Opened, and so made, by the first policy that keeps words.
+    uses: Option<Table<'a, u32, &'static [u8]>>,
     keys: Table<'a, &'static [u8], u32>,
     metadata: Table<'a, u32, &'static [u8]>,
     residuals: Table<'a, u32, &'static [u8]>,
@@ -27,7 +30,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn open(inner: &'a Inner, transaction: &'a WriteTransaction) -> Result<Self> {
+    pub(super) fn open(inner: &'a Inner, rule: Rule, transaction: &'a WriteTransaction) -> Result<Self> {
         let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
         let residuals = transaction.open_table(RESIDUALS).map_err(storage("open a table"))?;
         Ok(Self {
@@ -35,6 +38,10 @@ impl<'a> Rows<'a> {
             meta: transaction.open_table(META).map_err(storage("open a table"))?,
             slots: transaction.open_table(SLOTS).map_err(storage("open a table"))?,
             counters: transaction.open_table(COUNTERS).map_err(storage("open a table"))?,
+            uses: match rule.keeps_words() {
+                true => Some(transaction.open_table(USES).map_err(storage("open a table"))?),
+                false => None,
+            },
             keys: transaction.open_table(KEYS).map_err(storage("open a table"))?,
             any_metadata: !metadata.is_empty().map_err(storage("look at a table"))?,
             any_residuals: !residuals.is_empty().map_err(storage("look at a table"))?,
@@ -169,6 +176,14 @@ impl<'a> Rows<'a> {
     pub(super) fn set_counts(&mut self, number: u32, chunk: &CounterChunk) -> Result<()> {
         let value = chunk.encode(super::tables::counter_place(self.inner.header.uuid, number));
         self.counters.insert(number, value.as_slice()).map_err(storage("write counts"))?;
+        Ok(())
+    }
+
+    pub(super) fn set_uses(&mut self, number: u32, chunk: &UseChunk) -> Result<()> {
+        let value = chunk.encode(super::tables::use_place(self.inner.header.uuid, number));
+        if let Some(uses) = &mut self.uses {
+            uses.insert(number, value.as_slice()).map_err(storage("write the uses"))?;
+        }
         Ok(())
     }
 

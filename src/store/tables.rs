@@ -1,7 +1,7 @@
 //! Every table of the store, and the places of their values.
 
 use apcm_format::{Place, StoreUuid, Table};
-use redb::TableDefinition;
+use redb::{TableDefinition, TableError};
 
 /// Name to header, state and positions.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
@@ -18,6 +18,9 @@ pub(super) const METADATA: TableDefinition<'static, u32, &[u8]> = TableDefinitio
 
 /// Slot to what its fidelity tier adds.
 pub(super) const RESIDUALS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("residuals");
+
+/// Chunk number to 125 words of the policy; only where the policy keeps words.
+pub(super) const USES: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("uses");
 
 /// Name of the header in `meta`.
 pub(super) const HEADER: &str = "header";
@@ -37,12 +40,25 @@ pub(super) fn counter_place(store: StoreUuid, chunk: u32) -> Place {
     Place::numbered(store, Table::Counters, chunk.into())
 }
 
+pub(super) fn use_place(store: StoreUuid, chunk: u32) -> Place {
+    Place::numbered(store, Table::Uses, chunk.into())
+}
+
 pub(super) fn metadata_place(store: StoreUuid, slot: u32) -> Place {
     Place::numbered(store, Table::Metadata, slot.into())
 }
 
 pub(super) fn residual_place(store: StoreUuid, slot: u32) -> Place {
     Place::numbered(store, Table::Residuals, slot.into())
+}
+
+/// A table that older files, and files that need it not, do not have.
+pub(super) fn optional<T>(opened: Result<T, TableError>) -> Result<Option<T>, TableError> {
+    match opened {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 pub(super) fn codec_place(store: StoreUuid, key: u64) -> Place {

@@ -1,6 +1,6 @@
 //! What a store should do, written a second time and as plainly as possible: a vector of slots.
 
-use apcm::{Attributes, Record, Store};
+use apcm::{Attributes, Policy, Record, Store};
 use std::collections::BTreeMap;
 
 /// A memory as the model knows it.
@@ -23,13 +23,18 @@ pub enum Op {
     /// Counted reads of a key.
     Get(u8, u8),
     Pin(u8, bool),
+    Policy(Policy),
     Flush,
 }
 
-/// The model: slots, the next sequence number, and how many memories left against their will.
+/// The model: slots and their ranks, the next sequence number, counted reads, and how many memories left against their
+/// will.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
+    pub policy: Policy,
     pub slots: Vec<Option<Memory>>,
+    pub ranks: Vec<u128>,
+    pub reads: u64,
     pub next_seq: u64,
     pub evictions: u64,
 }
@@ -43,28 +48,66 @@ fn bits(values: [f32; 2]) -> Vec<u32> {
 }
 
 impl Model {
-    pub fn new(capacity: usize) -> Self {
-        Self { slots: vec![None; capacity], next_seq: 1, evictions: 0 }
+    pub fn new(capacity: usize, policy: Policy) -> Self {
+        Self {
+            policy,
+            slots: vec![None; capacity],
+            ranks: vec![0; capacity],
+            next_seq: 1,
+            reads: 0,
+            evictions: 0,
+        }
+    }
+
+    /// What one use at this time adds to a rank. An aged use weighs twice as much a half-life later, and what it
+    /// weighs grows in a straight line between.
+    fn weight(&self, tick: u64) -> u128 {
+        match self.policy {
+            Policy::LfuAged { half_life } => {
+                let half_life = u64::from(half_life);
+                u128::from(half_life + tick % half_life) << (tick / half_life)
+            }
+            _ => 0,
+        }
+    }
+
+    fn rank_of_written(&self, seq: u64, count: u32) -> u128 {
+        match self.policy {
+            Policy::Lfu => count.into(),
+            Policy::Lru => u128::from(seq),
+            Policy::LfuAged { .. } => self.weight(seq) * u128::from(count + 1),
+            _ => 0,
+        }
+    }
+
+    fn slot_of(&self, key: &[u8]) -> Option<usize> {
+        let named = |memory: &Memory| memory.key.as_deref() == Some(key);
+        self.slots.iter().position(|memory| memory.as_ref().is_some_and(named))
     }
 
     fn find(&mut self, key: &[u8]) -> Option<&mut Memory> {
         self.slots.iter_mut().flatten().find(|memory| memory.key.as_deref() == Some(key))
     }
 
-    /// The lowest free slot; else that of the least used memory that is not pinned, the oldest among equals, one that
+    /// The lowest free slot; else that of the memory of the lowest rank that is not pinned, the oldest among equals, one that
     /// this very transaction wrote only when there is no other.
     fn place(&mut self, memory: Memory, since: u64) -> bool {
         let free = self.slots.iter().position(Option::is_none);
         let victim = || {
             let candidates =
                 self.slots.iter().enumerate().filter_map(|(slot, memory)| Some((slot, memory.as_ref()?)));
-            let order = |(_, memory): &(usize, &Memory)| (memory.seq >= since, memory.count, memory.seq);
+            let order =
+                |(slot, memory): &(usize, &Memory)| (memory.seq >= since, self.ranks[*slot], memory.seq);
             candidates.filter(|(_, memory)| !memory.pinned).min_by_key(order).map(|(slot, _)| slot)
         };
         match free.or_else(victim) {
             None => false,
             Some(slot) => {
                 self.evictions += u64::from(free.is_none());
+                self.ranks[slot] = match self.policy {
+                    Policy::Lfu | Policy::Fifo => 0,
+                    _ => self.rank_of_written(memory.seq + self.reads, 0),
+                };
                 self.slots[slot] = Some(memory);
                 true
             }
@@ -75,8 +118,13 @@ impl Model {
         let seq = self.next_seq;
         self.next_seq += 1;
         let values = bits(values);
-        if let Some(old) = key.as_deref().and_then(|key| self.find(key)) {
-            (old.seq, old.values) = (seq, values);
+        if let Some(slot) = key.as_deref().and_then(|key| self.slot_of(key)) {
+            if let Some(old) = &mut self.slots[slot] {
+                (old.seq, old.values) = (seq, values);
+            }
+            if self.policy == Policy::Lru {
+                self.ranks[slot] = u128::from(seq + self.reads);
+            }
             return true;
         }
         self.place(Memory { seq, key, values, pinned: false, count: 0 }, since)
@@ -99,14 +147,36 @@ impl Model {
                 true
             }
             Op::Get(key, times) => {
-                if let Some(memory) = self.find(&key_of(*key)) {
-                    memory.count += u32::from(*times);
+                if let Some(slot) = self.slot_of(&key_of(*key)) {
+                    for _ in 0..*times {
+                        let tick = self.next_seq + self.reads;
+                        self.ranks[slot] = match self.policy {
+                            Policy::Lfu => self.ranks[slot] + 1,
+                            Policy::Lru => u128::from(tick),
+                            _ => self.ranks[slot] + self.weight(tick),
+                        };
+                        self.reads += 1;
+                    }
+                    if let Some(memory) = &mut self.slots[slot] {
+                        memory.count += u32::from(*times);
+                    }
                 }
                 true
             }
             Op::Pin(key, pinned) => {
                 if let Some(memory) = self.find(&key_of(*key)) {
                     memory.pinned = *pinned;
+                }
+                true
+            }
+            Op::Policy(policy) => {
+                if self.policy != *policy {
+                    self.policy = *policy;
+                    for slot in 0..self.slots.len() {
+                        if let Some(memory) = &self.slots[slot] {
+                            self.ranks[slot] = self.rank_of_written(memory.seq, memory.count);
+                        }
+                    }
                 }
                 true
             }
@@ -142,6 +212,7 @@ pub fn apply(store: &Store, op: &Op) -> apcm::Result<bool> {
             Some(id) => store.pin(id, *pinned),
             None => Ok(()),
         },
+        Op::Policy(policy) => store.set_policy(*policy),
         Op::Flush => store.flush(),
     };
     match result {

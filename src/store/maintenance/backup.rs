@@ -4,7 +4,7 @@ use super::compact::shrink;
 use crate::error::{Error, Result};
 use crate::store::file::{build, permissions_of};
 use crate::store::guard::{callers, storage};
-use crate::store::tables::{CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS};
+use crate::store::tables::{CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, USES, optional};
 use crate::store::{Callback, Inner, Store};
 use redb::{Key, ReadTransaction, ReadableTableMetadata, TableDefinition, Value, WriteTransaction};
 use std::fmt;
@@ -68,6 +68,7 @@ impl<'a> Backup<'a> {
             copied.table(&to, CODEC)?;
             memories = copied.table(&to, SLOTS)?;
             copied.table(&to, COUNTERS)?;
+            copied.optional(&to, USES)?;
             copied.table(&to, KEYS)?;
             copied.table(&to, METADATA)?;
             copied.table(&to, RESIDUALS)?;
@@ -102,6 +103,16 @@ impl<'a> Copied<'a> {
                 .map_err(storage("count the rows"))?;
         }
         Ok(Self { inner, from, done: 0, total, progress })
+    }
+
+    /// The same for a table that not every store has.
+    fn optional<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        to: &WriteTransaction,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<u64> {
+        let opened = optional(self.from.open_table(table)).map_err(storage("open a table"))?;
+        if opened.is_some() { self.table(to, table) } else { Ok(0) }
     }
 
     /// Copies the rows of a table as they are: their checksums go with them. Gives how many.

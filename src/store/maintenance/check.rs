@@ -5,13 +5,13 @@ use crate::error::{Error, Result};
 use crate::store::file::read_codec;
 use crate::store::guard::{callers, guarded, storage};
 use crate::store::tables::{
-    CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place,
-    metadata_place, residual_place, slot_place,
+    CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, USES, counter_place, meta_place,
+    metadata_place, optional, residual_place, slot_place, use_place,
 };
 use crate::store::transaction::POSITION_PREFIX;
 use apcm_format::{
-    CounterChunk, IngestPosition, ResidualRecord, SlotMetadata, SlotRecord, StoreHeader, StoreState, frame,
-    limits,
+    CounterChunk, IngestPosition, ResidualRecord, SlotMetadata, SlotRecord, StoreHeader, StoreState,
+    UseChunk, frame, limits,
 };
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -39,6 +39,8 @@ pub(super) enum Mend {
     ResetCounts(u32),
     /// Forget what a chunk says of slots that are free.
     ClearCounts(u32, Vec<u32>),
+    /// Forget what a chunk says of uses.
+    DropUses(u32),
     /// Begin the lifetime totals again, with a sequence number above all that are there.
     ResetState,
     /// Forget how far a dataset was ingested.
@@ -64,6 +66,7 @@ pub(super) struct Checked {
     pub(super) residuals: u64,
     pub(super) keys: u64,
     pub(super) counter_chunks: u64,
+    pub(super) use_chunks: u64,
     pub(super) codec_chunks: u64,
     pub(super) names: u64,
 }
@@ -111,6 +114,7 @@ impl<'a> Check<'a> {
         self.table("keys", Self::keys)?;
         self.table("residuals", Self::residuals)?;
         self.table("counters", Self::counters)?;
+        self.table("uses", Self::uses)?;
         self.table("meta", Self::meta)
     }
 
@@ -327,6 +331,20 @@ impl<'a> Check<'a> {
                         self.find(None, what, cause, Mend::ClearCounts(number, free));
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn uses(&mut self) -> Result<()> {
+        let table = optional(self.transaction.open_table(USES)).map_err(storage("open a table"))?;
+        let Some(table) = table else { return Ok(()) };
+        for entry in table.iter().map_err(storage("read the uses"))? {
+            let (number, value) = entry.map_err(storage("read the uses"))?;
+            let number = number.value();
+            self.checked.use_chunks += 1;
+            if let Err(cause) = UseChunk::decode(value.value(), use_place(self.header.uuid, number)) {
+                self.find(None, format!("chunk {number} of the uses"), cause, Mend::DropUses(number));
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use crate::store::file::{Handle, open_writable};
 use crate::store::guard::{guarded, storage};
 use crate::store::medium::Medium;
 use crate::store::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place, metadata_place,
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, USES, counter_place, meta_place, metadata_place,
     slot_place,
 };
 use apcm_format::{CounterChunk, SlotMetadata, SlotRecord, StoreHeader, StoreState, frame, limits};
@@ -135,6 +135,9 @@ fn action(mend: &Mend) -> String {
         }
         Mend::ResetCounts(number) => format!("begin the counts of chunk {number} again at 0"),
         Mend::ClearCounts(number, slots) => format!("set {} counts of chunk {number} to 0", slots.len()),
+        Mend::DropUses(number) => {
+            format!("estimate the uses of chunk {number} from counts and ages")
+        }
         Mend::ResetState => {
             "begin the lifetime totals again, and number writes above all there are".to_owned()
         }
@@ -192,6 +195,10 @@ fn mend(transaction: &WriteTransaction, header: &StoreHeader, mend: &Mend) -> Re
             }
             counters.insert(*number, chunk.encode(place).as_slice()).map_err(storage("write counts"))?;
         }
+        Mend::DropUses(number) => {
+            let mut uses = transaction.open_table(USES).map_err(storage("open a table"))?;
+            uses.remove(*number).map_err(storage("drop uses"))?;
+        }
         Mend::ResetState => reset_state(transaction, header)?,
         Mend::DropPosition(name) => {
             let mut meta = transaction.open_table(META).map_err(storage("open a table"))?;
@@ -223,6 +230,8 @@ fn drop_residual(transaction: &WriteTransaction, header: &StoreHeader, slot: u32
 }
 
 fn reset_state(transaction: &WriteTransaction, header: &StoreHeader) -> Result<()> {
+    // Words of the policy are times of a clock that counts reads and writes: the clock begins again, and they with it.
+    transaction.delete_table(USES).map_err(storage("clear the uses"))?;
     let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
     let mut highest = 0;
     for row in slots.iter().map_err(storage("read the slots"))? {

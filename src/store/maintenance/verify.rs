@@ -49,6 +49,8 @@ pub struct VerifyReport {
     pub keys_checked: u64,
     /// Chunks of access counts looked at.
     pub counter_chunks_checked: u64,
+    /// Chunks of the policy's words looked at.
+    pub use_chunks_checked: u64,
     /// Chunks of the codec looked at.
     pub codec_chunks_checked: u64,
     /// Everything that is damaged, in the order in which it was found.
@@ -105,6 +107,7 @@ impl<'a> Verify<'a> {
             residuals_checked: checked.residuals,
             keys_checked: checked.keys,
             counter_chunks_checked: checked.counter_chunks,
+            use_chunks_checked: checked.use_chunks,
             codec_chunks_checked: checked.codec_chunks,
             damages: findings.iter().map(Damage::from).collect(),
         })

@@ -1,0 +1,43 @@
+//! What the policy keeps of each slot's uses, apart from the codes so that a flush rewrites little.
+
+use crate::bytes::Reader;
+use crate::limits::USES_PER_CHUNK;
+use crate::{DecodeError, Place};
+
+const WHAT: &str = "a chunk of uses";
+
+/// The policy's words of 125 neighbouring slots; what they mean is the policy's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UseChunk {
+    /// One word a slot; 0 for slots of which nothing is known.
+    pub words: [u64; USES_PER_CHUNK],
+}
+
+impl UseChunk {
+    /// The chunk a slot's word is in.
+    pub fn number_of(slot: u32) -> u32 {
+        slot.div_euclid(USES_PER_CHUNK as u32)
+    }
+
+    /// Lays the chunk out.
+    pub fn encode(&self, place: Place) -> Vec<u8> {
+        let mut out: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        out.extend_from_slice(&place.crc(&[&out]).to_le_bytes());
+        out
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote for the same place.
+    ///
+    /// # Errors
+    /// Wrong length or checksum.
+    pub fn decode(bytes: &[u8], place: Place) -> Result<Self, DecodeError> {
+        let body = place.body(WHAT, bytes)?;
+        let mut reader = Reader::new(WHAT, body);
+        let mut words = [0; USES_PER_CHUNK];
+        for word in &mut words {
+            *word = reader.u64()?;
+        }
+        reader.finish()?;
+        Ok(Self { words })
+    }
+}

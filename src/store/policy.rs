@@ -1,0 +1,100 @@
+//! Changing who makes room, in one durable transaction.
+
+use super::commit::durable;
+use super::guard::storage;
+use super::tables::{HEADER, META, USES, use_place};
+use super::uses::Uses;
+use super::{Inner, Store};
+use crate::error::{Error, Result};
+use crate::policy::Rule;
+use apcm_format::{Policy, StoreHeader};
+
+/// A policy as the public face takes it, or an error with the numbers.
+pub(super) fn check(policy: Policy) -> Result<()> {
+    match policy {
+        Policy::LfuAged { half_life: 0 } => Err(Error::argument("the half-life", "at least 1", 0)),
+        _ => Ok(()),
+    }
+}
+
+impl Store {
+    /// Who makes room.
+    pub fn policy(&self) -> Policy {
+        self.inner.live.read().policy()
+    }
+
+    /// Changes who makes room from now on; durable when this returns.
+    ///
+    /// Access counts stay. A policy that needs to know more begins with what there is: each memory as if its reads had come
+    /// right after it was written, and each write a tick of the clock. Cost: `O(n)`, 8 bytes a slot on disk and 16 in memory
+    /// for [`Policy::Lru`] and [`Policy::LfuAged`].
+    ///
+    /// ```
+    /// use apcm::{InMemoryBackend, PlainCodec, Policy, Record, Store};
+    /// # fn main() -> apcm::Result<()> {
+    /// let builder = Store::builder().capacity(2).policy(Policy::Fifo);
+    /// let store = builder.create_on(InMemoryBackend::new(), PlainCodec::new(&[2], 2)?)?;
+    /// let first = store.insert(&Record::vector(vec![1.0, 0.0])?)?;
+    /// let second = store.insert(&Record::vector(vec![0.0, 1.0])?)?;
+    /// store.set_policy(Policy::Lru)?;
+    /// store.get_id(first.id)?;
+    /// let third = store.insert(&Record::vector(vec![1.0, 1.0])?)?;
+    /// assert_eq!(third.evicted[0].id, second.id);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Argument`](Error::Argument) for a half-life of 0, [`ReadOnly`](Error::ReadOnly), [`Storage`](Error::Storage),
+    /// [`OutcomeUnknown`](Error::OutcomeUnknown). A failure leaves the old policy.
+    pub fn set_policy(&self, policy: Policy) -> Result<()> {
+        check(policy)?;
+        self.inner.set_policy(policy)
+    }
+}
+
+impl Inner {
+    fn set_policy(&self, policy: Policy) -> Result<()> {
+        self.check_usable()?;
+        self.handle.writable()?;
+        // Counts that wait are part of what the new policy begins with.
+        self.flush()?;
+        let _writer = self.writer.lock();
+        self.check_usable()?;
+        let uses = {
+            let live = self.live.read();
+            if live.policy() == policy {
+                return Ok(());
+            }
+            let mut uses = Uses::new(Rule(policy));
+            uses.grow(live.bank().high_water());
+            for (slot, occupant) in live.bank().iter() {
+                uses.restore(slot, uses.rule().estimated(occupant.seq, live.counts().base(slot)));
+            }
+            uses
+        };
+        let taken = uses.take(&[]);
+        self.poisoning(|| {
+            let transaction = self.handle.writable()?.begin_write().map_err(storage("begin a write"))?;
+            {
+                let header = StoreHeader { policy, ..self.header.clone() };
+                let mut meta = transaction.open_table(META).map_err(storage("open a table"))?;
+                meta.insert(HEADER, header.encode().as_slice()).map_err(storage("write the header"))?;
+            }
+            transaction.delete_table(USES).map_err(storage("clear the uses"))?;
+            if uses.rule().keeps_words() {
+                let mut table = transaction.open_table(USES).map_err(storage("open a table"))?;
+                for (number, chunk) in taken.chunks() {
+                    let value = chunk.encode(use_place(self.header.uuid, number));
+                    table.insert(number, value.as_slice()).map_err(storage("write the uses"))?;
+                }
+            }
+            durable(transaction)
+        })?;
+        let mut live = self.live.write();
+        let high_water = live.bank().high_water();
+        let mut uses = uses;
+        uses.settle(taken, &[], high_water);
+        live.set_uses(uses);
+        Ok(())
+    }
+}
