@@ -57,6 +57,12 @@ fn the_commands_compose() {
     assert_eq!(found[0]["hits"][0]["key"], "again");
     assert_eq!(shell.json(&["stats", "m.apcm"])["pinned"], 1);
     shell.json(&["pin", "m.apcm", "again", "--off"]);
+    let changed = shell.json(&["policy", "m.apcm", "lfu-aged:300"]);
+    assert_eq!((&changed["before"], &changed["policy"]), (&"lfu".into(), &"lfu-aged:300".into()));
+    assert_eq!(shell.json(&["stats", "m.apcm"])["policy"], "lfu-aged:300");
+    shell.json(&["policy", "m.apcm", "lfu"]);
+    shell.json(&["create", "ring.apcm", "--codec", "a.codec", "--capacity", "9", "--policy", "fifo"]);
+    assert_eq!(shell.json(&["stats", "ring.apcm"])["policy"], "fifo");
     let listed = shell.json(&["list", "m.apcm", "--filter", "exists kind"]);
     assert_eq!((listed.as_array().unwrap().len(), &listed[0]["pinned"]), (1, &false.into()));
     shell.json(&["remove", "m.apcm", "again"]);
@@ -148,6 +154,7 @@ fn every_failure_has_its_exit_code_and_one_line() {
         (&["create", "m.apcm", "--codec", "a.codec", "--capacity", "9"], 1, "there already"),
         (&["create", "x.apcm", "--codec", "text", "--capacity", "9"], 4, "codec image"),
         (&[&create[..], &["0"]].concat(), 2, "found 0"),
+        (&["policy", "m.apcm", "lfu-aged:0"], 2, "lfu-aged:HALF_LIFE"),
         (&[&create[..], &["4000000000"]].concat(), 2, "found 4000000000"),
         (&["search", "m.apcm", "--queries", "data.npy", "--k", "0"], 2, "found 0"),
         (&["search", "m.apcm", "--queries", "data.npy", "--filter", "kind ="], 2, "column 7"),
@@ -192,6 +199,7 @@ fn help_has_examples_and_exit_codes_and_completions_are_printed() {
         "demo",
         "train",
         "create",
+        "policy",
         "ingest",
         "insert",
         "put",
