@@ -34,6 +34,7 @@ mod policy;
 mod record;
 pub mod report;
 mod search;
+pub mod sequence;
 mod store;
 mod stored;
 mod summary;
@@ -53,6 +54,7 @@ pub use memory::{Hit, Memory};
 pub use pack::{Loading, Pack, PackBuilder, PackEntries, PackEntry, PackReport};
 pub use record::{Record, Records};
 pub use search::{HotFirst, Search};
+pub use sequence::SweeperTree;
 pub use store::{
     AccessFrequency, Attributes, BackendError, Backup, BackupReport, CodecStats, Committed, CompactReport,
     Damage, Description, Entries, Entry, Evicted, ExportPack, ExportReport, HotFirstReport, Import,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Part of the crate, and what it may name: other parts, then outside crates that not everybody may use.
-const TABLE: [(&str, &[&str], &[&str]); 20] = [
+const TABLE: [(&str, &[&str], &[&str]); 21] = [
     ("error", &[], &[]),
     ("record", &["error"], &[]),
     ("mapping", &["error"], &["memmap2"]),
@@ -19,6 +19,7 @@ const TABLE: [(&str, &[&str], &[&str]); 20] = [
     ("search", &["error", "record", "filter", "index", "memory"], &[]),
     ("stored", &["error", "record", "codec", "memory"], &[]),
     ("index", &[], &["faer", "pulp"]),
+    ("sequence", &["codec", "error", "record"], &[]),
     (
         "codec",
         &["error", "record"],

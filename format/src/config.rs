@@ -143,6 +143,19 @@ impl FlowConfig {
     }
 }
 
+/// The configuration of a sweeper tree, which folds sequences.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct TreeConfig {
+    /// Values of a state at each level, from the leaves up.
+    pub states: Vec<u32>,
+}
+
+impl Framed for TreeConfig {
+    const KIND: u8 = 6;
+    const SCHEMA: u8 = 1;
+    const WHAT: &'static str = "a sweeper tree's configuration";
+}
+
 /// The configuration of the plain codec, which keeps the first values of a record as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, BorrowDecode)]
 pub struct PlainConfig {

@@ -161,14 +161,7 @@ impl FlowCodec {
     /// # Errors
     /// [`Io`](crate::Error::Io); an older file of that name stays as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let bytes = self.image()?.encode()?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(crate::Error::io(folder))?;
-        std::io::Write::write_all(&mut file, &bytes).map_err(crate::Error::io(path))?;
-        file.as_file().sync_all().map_err(crate::Error::io(path))?;
-        file.persist(path).map_err(|error| crate::Error::io(path)(error.error))?;
-        Ok(())
+        super::save(&self.image()?.encode()?, path.as_ref())
     }
 
     /// Builds a codec from its image, on a device.
@@ -333,6 +326,38 @@ impl FlowCodec {
         }
     }
 
+    /// `z_comp` of records before the quantizer, `[record, kept]`.
+    pub(crate) fn coordinates(&self, records: &Records) -> Result<Vec<f32>> {
+        check_shape(self.shape, records.shape())?;
+        let blocks = records.values().chunks(self.batch() * self.shape.values());
+        Ok(blocks.flat_map(|block| self.to_kept(block)).collect())
+    }
+
+    /// Records from `z_comp`, the rest predicted.
+    pub(crate) fn restored(&self, kept: &[f32]) -> Records {
+        let blocks = kept.chunks(self.batch() * self.chain.kept());
+        let values = blocks.flat_map(|block| self.decode_kept(block, true)).collect();
+        Records::from_decoded(self.shape, values)
+    }
+
+    /// What the predictor adds to records that are approximations already; nothing without a predictor.
+    pub(crate) fn correct(&self, records: &mut Records) -> Result<()> {
+        if self.network.predictor.is_none() {
+            return Ok(());
+        }
+        let kept = self.coordinates(records)?;
+        let width = self.shape.values();
+        let values = kept.chunks(self.batch() * self.chain.kept()).flat_map(|block| {
+            let (with, without) = (self.decode_kept(block, true), self.decode_kept(block, false));
+            with.into_iter().zip(without).map(|(with, without)| with - without).collect::<Vec<f32>>()
+        });
+        let corrections: Vec<f32> = values.collect();
+        for (index, correction) in corrections.chunks_exact(width).enumerate() {
+            records.row_mut(index).iter_mut().zip(correction).for_each(|(value, by)| *value += by);
+        }
+        Ok(())
+    }
+
     /// `z_comp` of records, `[record, kept]`.
     fn to_kept(&self, block: &[f32]) -> Vec<f32> {
         let (latent, kept) = (self.chain.latent(), self.chain.kept());
@@ -427,10 +452,7 @@ impl Codec for FlowCodec {
     fn encode_mean(&self, batch: &Records) -> Result<Encoded> {
         check_shape(self.shape, batch.shape())?;
         let mean = mean_record(batch)?;
-        let mut z = Vec::with_capacity(batch.len() * self.chain.kept());
-        for block in batch.values().chunks(self.batch() * self.shape.values()) {
-            z.extend(self.to_kept(block));
-        }
+        let z = self.coordinates(batch)?;
         let encoded = self.measure(&column_means(&z, self.chain.kept()), mean.values())?;
         encoded.into_iter().next().ok_or_else(|| crate::Error::argument("the codes of a batch", "1", 0))
     }
@@ -488,12 +510,7 @@ impl Codec for FlowCodec {
     }
 
     fn query_vectors(&self, records: &Records, similarity: Similarity) -> Result<Vec<f32>> {
-        check_shape(self.shape, records.shape())?;
-        let mut kept = Vec::with_capacity(records.len() * self.chain.kept());
-        for block in records.values().chunks(self.batch() * self.shape.values()) {
-            kept.extend(self.to_kept(block));
-        }
-        Ok(self.searchable(&kept, similarity))
+        Ok(self.searchable(&self.coordinates(records)?, similarity))
     }
 
     fn image(&self) -> Result<CodecImage> {

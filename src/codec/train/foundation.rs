@@ -11,6 +11,7 @@ use crate::codec::quantizer::{
     water::{left, rate, water_level},
 };
 use crate::error::{Error, Result};
+use crate::record::Records;
 use apcm_format::{FlowConfig, Preset, WeightPrecision};
 
 /// Share of the variance that the latent carries; the rest is noise to a predictor and bytes to a model.
@@ -101,7 +102,13 @@ impl Foundation {
     pub(super) fn fit(session: &mut Session<'_>, split: &Split) -> Result<Self> {
         let candidates =
             session.options.quantizer.candidates(split.training.len(), split.validation.len() >= 2);
-        let axes = PrincipalAxes::fit(session.records, &split.training)?;
+        let axes = match session.options.pairs {
+            Some(whole) => {
+                let rows: Vec<usize> = split.training.iter().copied().filter(|&row| row < whole).collect();
+                PrincipalAxes::fit_pairs(session.records, &rows)?
+            }
+            None => PrincipalAxes::fit(session.records, &split.training)?,
+        };
         let rank = axes.variances.len();
         let mut specs = Vec::new();
         for spec in candidates {
@@ -142,6 +149,23 @@ impl Foundation {
         let Some((_, quantizer)) = best else {
             return Err(Error::argument("the quantizers to try", "at least one", 0));
         };
+        Self::on(session, basis, quantizer, choices)
+    }
+
+    /// One that keeps every coordinate of the latent: for what is given some other way.
+    pub(super) fn whole(session: &mut Session<'_>, split: &Split) -> Result<Self> {
+        let axes = PrincipalAxes::fit(session.records, &split.training)?;
+        let basis = Basis::new(session, split, axes, 1)?;
+        let quantizer = basis.quantizer(session, QuantizerSpec::F32(basis.latent_len))?;
+        Self::on(session, basis, quantizer, Vec::new())
+    }
+
+    fn on(
+        session: &Session<'_>,
+        basis: Basis,
+        quantizer: Quantizer,
+        choices: Vec<QuantizerChoice>,
+    ) -> Result<Self> {
         let kept = quantizer.kept();
         let mut dequantized = leading(&basis.training, basis.latent_len, kept);
         quantizer.pass(&mut dequantized)?;
@@ -231,7 +255,7 @@ impl Basis {
             .collect();
         let rotation = weights::floats(&weights::tensor(String::new(), &[exact.len()], &exact, precision))?;
         let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
-        let rotated = |rows: &[usize]| rotate(session, rows, &mean, &rotation, latent_len);
+        let rotated = |rows: &[usize]| rotate(session, session.records, rows, &mean, &rotation, latent_len);
         let (training, choosing) = (rotated(&split.training)?, rotated(split.choosing())?);
         Ok(Self { mean, rotation, variances, latent_len, training, choosing })
     }
@@ -307,7 +331,7 @@ fn within_rank(
         QuantizerSpec::Allocated(bytes) => bytes,
         _ => 1,
     });
-    if rank < asked && split.training.len() <= asked {
+    if rank < asked && split.training.len() <= asked && !session.options.within_rank {
         return Err(Error::TooLittleData {
             records: session.records.len(),
             needed: session.options.records_needed(asked),
@@ -321,6 +345,7 @@ fn within_rank(
     match spec {
         // The records differ in fewer directions than the bytes could describe: a shorter code says it all.
         QuantizerSpec::Allocated(bytes) => Ok(QuantizerSpec::Allocated(bytes.min(rank))),
+        QuantizerSpec::F32(values) if session.options.within_rank => Ok(QuantizerSpec::F32(values.min(rank))),
         other if asked <= rank => Ok(other),
         _ => Err(Error::argument(
             "the number of code values",
@@ -359,6 +384,7 @@ pub(super) fn leading(rows: &[f32], stride: usize, width: usize) -> Vec<f32> {
 /// Rotates rows on the session's device, block by block.
 pub(super) fn rotate(
     session: &Session<'_>,
+    records: &Records,
     rows: &[usize],
     mean: &[f32],
     rotation: &[f32],
@@ -368,10 +394,8 @@ pub(super) fn rotate(
     let rotation = matrix(rotation.to_vec(), latent, &device);
     let mut out = Vec::with_capacity(rows.len() * latent);
     for block in rows.chunks(1_024) {
-        let centred = block
-            .iter()
-            .flat_map(|&row| session.records.row(row).iter().zip(mean).map(|(x, m)| x - m))
-            .collect();
+        let centred =
+            block.iter().flat_map(|&row| records.row(row).iter().zip(mean).map(|(x, m)| x - m)).collect();
         out.extend(host(matrix(centred, mean.len(), &device).matmul(rotation.clone())));
     }
     Ok(out)

@@ -26,11 +26,13 @@ pub(super) fn errors(codec: &FlowCodec, records: &Records) -> Result<Vec<f64>> {
     let codes: Vec<StoredCode<'_>> =
         encoded.iter().map(|encoded| StoredCode { bytes: &encoded.code, without_predictor: false }).collect();
     let decoded = codec.decode(&codes)?;
-    Ok(records
-        .rows()
-        .zip(decoded.rows())
-        .map(|(record, decoded)| error_and_norm(record, decoded).0)
-        .collect())
+    Ok(squared_errors(records, &decoded))
+}
+
+/// Mean squared error per element of each record.
+pub(super) fn squared_errors(records: &Records, decoded: &Records) -> Vec<f64> {
+    let rows = records.rows().zip(decoded.rows());
+    rows.map(|(record, decoded)| error_and_norm(record, decoded).0).collect()
 }
 
 /// Compares two candidates record by record.

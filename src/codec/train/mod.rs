@@ -174,6 +174,10 @@ struct Options {
     coupling_hidden: usize,
     precision: Option<WeightPrecision>,
     trained: bool,
+    /// The records are pairs of states, the first so many of them of subtrees without gaps.
+    pairs: Option<usize>,
+    /// Fewer values than were asked for will do where the records differ in fewer directions.
+    within_rank: bool,
 }
 
 impl fmt::Debug for Trainer<'_> {
@@ -202,6 +206,8 @@ impl<'a> Trainer<'a> {
             coupling_hidden: 256,
             precision: None,
             trained: true,
+            pairs: None,
+            within_rank: false,
         };
         Self { records, options, progress: None }
     }
@@ -302,6 +308,19 @@ impl<'a> Trainer<'a> {
         self
     }
 
+    /// At most so many coordinates as single numbers, or as many as the records have directions: a leaf of a sweeper tree.
+    pub(crate) fn state(mut self, values: usize) -> Self {
+        let most = values.min(self.records.shape().values());
+        (self.options.quantizer, self.options.within_rank) = (Choice::Given(QuantizerSpec::F32(most)), true);
+        self
+    }
+
+    /// The same of records that are pairs of states, the first `whole` of them of subtrees without gaps: a sweeper.
+    pub(crate) fn sweeper(mut self, values: usize, whole: usize) -> Self {
+        self.options.pairs = Some(whole);
+        self.state(values)
+    }
+
     /// Is called a few times a second; returning [`ControlFlow::Break`] ends the training with the best codec so far.
     pub fn progress(mut self, callback: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
         self.progress = Some(Box::new(callback));
@@ -316,19 +335,30 @@ impl<'a> Trainer<'a> {
     /// [`TooLittleData`](Error::TooLittleData), [`Argument`](Error::Argument) for sizes that do not fit the records,
     /// [`Device`](Error::Device).
     pub fn train(self) -> Result<Trained> {
+        let mut session = self.session()?;
+        match session.options.preset {
+            Preset::Ordered => ordered::train(&mut session),
+            Preset::Paper => paper::train(&mut session),
+        }
+    }
+
+    /// Trains what makes approximations of the records, row by row in `given`, better; gives it where it pays.
+    pub(crate) fn restorer(mut self, given: &Records) -> Result<(Option<FlowCodec>, StageReport)> {
+        // It keeps whatever the latent has; that is not known yet.
+        self.options.quantizer = Choice::Given(QuantizerSpec::F32(1));
+        ordered::restorer(&mut self.session()?, given)
+    }
+
+    fn session(self) -> Result<Session<'a>> {
         let Self { records, options, progress } = self;
         options.check(records)?;
-        let mut session = Session {
+        Ok(Session {
             records,
             rng: ChaCha8Rng::seed_from_u64(options.seed),
             clock: Clock { began: Instant::now(), time_max: options.time_max },
             options,
             progress,
-        };
-        match session.options.preset {
-            Preset::Ordered => ordered::train(&mut session),
-            Preset::Paper => paper::train(&mut session),
-        }
+        })
     }
 }
 
@@ -337,7 +367,7 @@ impl Options {
         let values = records.shape().values();
         self.check_quantizer(values)?;
         // One more than the values asked for: the mean takes one degree of freedom.
-        let needed = self.quantizer.values().unwrap_or(1) + 1;
+        let needed = if self.within_rank { 2 } else { self.quantizer.values().unwrap_or(1) + 1 };
         if records.len() < needed {
             return Err(Error::TooLittleData {
                 records: records.len(),

@@ -1,8 +1,8 @@
 //! Training of the ordered preset: rotation, quantizer, predictor, couplings; each behind the gate.
 
 use super::fit::{Fitted, Plan, Schedule, Select, fit};
-use super::foundation::{Foundation, leading};
-use super::gate::{errors, judge};
+use super::foundation::{Foundation, leading, rotate};
+use super::gate::{errors, judge, squared_errors};
 use super::{EndedBy, Session, Split, StageReport, Trained};
 use crate::codec::FlowCodec;
 use crate::codec::flow::Blueprint;
@@ -66,6 +66,61 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
     }
     let report = session.report(&split, foundation.choices, stages);
     Ok(Trained { codec, report })
+}
+
+/// Trains a predictor that is given an approximation of a record instead of its code.
+///
+/// Kept only if it pays: against the approximations as they are, on the rows that judge.
+pub(super) fn restorer(
+    session: &mut Session<'_>,
+    given: &Records,
+) -> Result<(Option<FlowCodec>, StageReport)> {
+    let split = session.split();
+    let mut foundation = Foundation::whole(session, &split)?;
+    let seen = |session: &Session<'_>, foundation: &Foundation, rows: &[usize]| {
+        let basis = &foundation.basis;
+        rotate(session, given, rows, &basis.mean, &basis.rotation, basis.latent_len)
+    };
+    foundation.dequantized = seen(session, &foundation, &split.training)?;
+    let refused = |ended_by| StageReport {
+        name: "restorer",
+        steps: 0,
+        ended_by,
+        history: Vec::new(),
+        error_before: None,
+        error_after: None,
+        standard_error: None,
+        accepted: false,
+    };
+    if split.validation.len() < 2 {
+        return Ok((None, refused(EndedBy::Steps)));
+    }
+    let Some(mut stage) = Stage::predictor(session, &foundation, &split)? else {
+        return Ok((None, refused(EndedBy::Steps)));
+    };
+    stage.plan.stage = "restorer";
+    stage.validation_dequantized = seen(session, &foundation, split.choosing())?;
+    let fitted = stage.run(session, &foundation, None)?;
+    let candidate = stage.codec(&fitted.weights, session)?;
+    let exact = session.gather(split.judging());
+    let mut approximate = Records::new(exact.shape());
+    for &row in split.judging() {
+        approximate.push_values(given.row(row))?;
+    }
+    let before = squared_errors(&exact, &approximate);
+    candidate.correct(&mut approximate)?;
+    let verdict = judge(&before, &squared_errors(&exact, &approximate));
+    let report = StageReport {
+        name: "restorer",
+        steps: fitted.steps,
+        ended_by: fitted.ended_by,
+        history: fitted.history,
+        error_before: Some(verdict.error_before),
+        error_after: Some(verdict.error_after),
+        standard_error: Some(verdict.standard_error),
+        accepted: verdict.accepted,
+    };
+    Ok((verdict.accepted.then_some(candidate), report))
 }
 
 /// Puts a stage before the gate; gives back the codec that goes on and its errors.

@@ -1,0 +1,120 @@
+//! A tree as bytes: an image whose tensors are the images of its codecs.
+
+use super::tree::{LEVELS_MAX, Level, SweeperTree};
+use crate::codec::{Codec, Device, FlowCodec};
+use crate::error::{Error, Result};
+use apcm_format::{CodecImage, DecodeError, ElementType, NamedTensor, TreeConfig};
+use std::path::Path;
+
+/// Names a tree among the images of codecs.
+pub(crate) const KIND: &str = "sweeper-tree";
+
+fn sweeper(level: usize) -> String {
+    format!("level{level}.sweeper")
+}
+
+fn restorer(level: usize) -> String {
+    format!("level{level}.restorer")
+}
+
+fn empty(level: usize) -> String {
+    format!("level{level}.empty")
+}
+
+impl SweeperTree {
+    /// The tree as bytes, in the form of a codec's image.
+    ///
+    /// # Errors
+    /// When it is larger than the format allows.
+    pub fn image(&self) -> Result<CodecImage> {
+        let levels = self.levels.iter().map(|level| level.empty.len() as u32).collect();
+        let mut image = CodecImage::new(KIND, &TreeConfig { states: levels })?;
+        for (number, level) in self.levels.iter().enumerate() {
+            image.tensors.push(nested(sweeper(number), &level.sweeper)?);
+            if let Some(codec) = &level.restorer {
+                image.tensors.push(nested(restorer(number), codec)?);
+            }
+            image.tensors.push(NamedTensor {
+                name: empty(number),
+                element: ElementType::F32,
+                dims: vec![level.empty.len() as u32],
+                bytes: level.empty.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            });
+        }
+        Ok(image)
+    }
+
+    /// Builds a tree from its image, on a device.
+    ///
+    /// # Errors
+    /// [`Format`](Error::Format) when something is missing or does not fit together, [`UnknownCodec`](Error::UnknownCodec)
+    /// for the image of something else, [`Device`](Error::Device).
+    pub fn from_image(image: &CodecImage, device: Device) -> Result<Self> {
+        if image.kind != KIND {
+            return Err(Error::UnknownCodec { kind: image.kind.clone() });
+        }
+        let config: TreeConfig = image.config()?;
+        if config.states.len() < 2 || config.states.len() > LEVELS_MAX + 1 {
+            let found = config.states.len() as u64;
+            return Err(
+                DecodeError::Limit { what: "the levels of a tree", found, max: LEVELS_MAX as u64 }.into()
+            );
+        }
+        let mut levels: Vec<Level> = Vec::new();
+        for (number, &state) in config.states.iter().enumerate() {
+            let state = state as usize;
+            let codec = load(image, &sweeper(number), device)?
+                .ok_or_else(|| misfit(format!("the sweeper of level {number} is missing")))?;
+            let takes_pairs =
+                levels.last().is_none_or(|below| codec.shape().dims() == [2, below.empty.len()]);
+            if codec.config().kept as usize != state || !takes_pairs {
+                return Err(misfit(format!("the sweeper of level {number} is of other states")));
+            }
+            let restorer = load(image, &restorer(number), device)?;
+            let first = levels.first().map_or(codec.shape(), |leaf| leaf.sweeper.shape());
+            if restorer.as_ref().is_some_and(|restorer| restorer.shape() != first) {
+                return Err(misfit(format!("the restorer of level {number} is of other records")));
+            }
+            let stored = image.tensor(&empty(number), ElementType::F32, &[state])?;
+            let values = stored.bytes.chunks_exact(4);
+            let empty: Vec<f32> = values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            if empty.iter().any(|value| !value.is_finite()) {
+                return Err(misfit(format!("the empty subtree of level {number} is not finite")));
+            }
+            levels.push(Level { sweeper: codec, restorer, empty });
+        }
+        Ok(Self { levels })
+    }
+
+    /// Writes the tree to a file of its own: first under a temporary name beside it, then renamed.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io); an older file of that name stays as it was.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        crate::codec::save(&self.image()?.encode()?, path.as_ref())
+    }
+
+    /// Loads a tree from a file that [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io), and as [`from_image`](Self::from_image).
+    pub fn load(path: impl AsRef<Path>, device: Device) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        Self::from_image(&CodecImage::decode(&bytes)?, device)
+    }
+}
+
+fn nested(name: String, codec: &FlowCodec) -> Result<NamedTensor> {
+    let bytes = codec.image()?.encode()?;
+    Ok(NamedTensor { name, element: ElementType::U8, dims: vec![bytes.len() as u32], bytes })
+}
+
+fn load(image: &CodecImage, name: &str, device: Device) -> Result<Option<FlowCodec>> {
+    let Some(tensor) = image.tensors.iter().find(|tensor| tensor.name == name) else { return Ok(None) };
+    FlowCodec::from_image(&CodecImage::decode(&tensor.bytes)?, device).map(Some)
+}
+
+fn misfit(cause: String) -> Error {
+    Error::Format(DecodeError::Malformed { what: "a tree's image", cause })
+}
