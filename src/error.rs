@@ -60,6 +60,13 @@ pub enum Error {
         /// The id asked for.
         id: MemoryId,
     },
+    /// The part of the stream that held this record made room.
+    Forgotten {
+        /// The stream's name.
+        stream: String,
+        /// The record's index.
+        index: u64,
+    },
     /// Every slot is occupied and pinned, so nothing can make room.
     AllPinned {
         /// The store's slots.
@@ -206,6 +213,9 @@ impl fmt::Display for Error {
             }
             Self::NotFound { id } => {
                 write!(f, "there is no memory {id}: it was removed, replaced or evicted")
+            }
+            Self::Forgotten { stream, index } => {
+                write!(f, "record {index} of the stream {stream:?} is not there any more: its part made room")
             }
             Self::AllPinned { capacity } => {
                 write!(f, "all {capacity} slots are occupied and pinned; unpin or remove a memory first")

@@ -56,10 +56,10 @@ pub use record::{Record, Records};
 pub use search::{HotFirst, Search};
 pub use sequence::SweeperTree;
 pub use store::{
-    AccessFrequency, Attributes, BackendError, Backup, BackupReport, CodecStats, Committed, CompactReport,
-    Damage, Description, Entries, Entry, Evicted, ExportPack, ExportReport, HotFirstReport, Import,
-    ImportReport, InMemoryBackend, MemoryFrequency, Put, Recode, RecodeReport, RepairPlan, RepairStep,
-    SalvageReport, SoftMemory, SoftRead, SoftShare, Stats, StorageBackend, Store, StoreBuilder, Transaction,
-    Verify, VerifyReport,
+    AccessFrequency, Appended, Attributes, BackendError, Backup, BackupReport, CodecStats, Committed,
+    CompactReport, Damage, Description, Entries, Entry, Evicted, ExportPack, ExportReport, HotFirstReport,
+    Import, ImportReport, InMemoryBackend, MemoryFrequency, Put, Recalled, Recode, RecodeReport, RepairPlan,
+    RepairStep, SalvageReport, SoftMemory, SoftRead, SoftShare, Stats, StorageBackend, Store, StoreBuilder,
+    Stream, StreamInfo, Transaction, Verify, VerifyReport,
 };
 pub use summary::ErrorSummary;

@@ -26,6 +26,8 @@ pub(crate) struct Question {
     pub(crate) scan: Scan,
     pub(crate) threads: Option<usize>,
     pub(crate) hot: Option<HotFirst>,
+    /// Whether parts of streams may be found.
+    pub(crate) parts: bool,
 }
 
 /// A search that looks at the most used memories and the latest ones first, and at all others only where it must.
@@ -61,6 +63,7 @@ impl Question {
             scan: Scan::Auto,
             threads: None,
             hot: None,
+            parts: true,
         }
     }
 

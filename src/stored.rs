@@ -5,12 +5,17 @@ use crate::codec::{Codec, StoredCode};
 use crate::error::{Error, Result};
 use crate::memory::{Hit, Memory};
 use crate::record::{Record, Records};
-use apcm_format::{DecodeError, MemoryId, Place, ResidualRecord, SlotMetadata, SlotRecord, StoreUuid, Table};
+use apcm_format::{
+    DecodeError, MemoryId, Place, ResidualRecord, SlotKind, SlotMetadata, SlotRecord, StoreUuid, StreamPart,
+    Table,
+};
 
 /// A slot's stored form, copied out of where it was read: nothing of the file is held on to.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) id: MemoryId,
+    pub(crate) kind: SlotKind,
+    /// What the slot holds: of a part of a stream no code, but the part.
     pub(crate) code: Vec<u8>,
     pub(crate) without_predictor: bool,
     pub(crate) pinned: bool,
@@ -32,6 +37,7 @@ impl Stored {
     ) -> Self {
         Self {
             id: MemoryId { slot, seq: record.seq },
+            kind: record.kind,
             code: record.code.to_vec(),
             without_predictor: record.flags.without_predictor,
             pinned: record.flags.pinned,
@@ -69,10 +75,23 @@ impl Stored {
         StoredCode { bytes: &self.code, without_predictor: self.without_predictor }
     }
 
+    /// The user's key: a part of a stream has one that is not.
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        self.metadata.key.as_deref().filter(|_| self.kind == SlotKind::Record)
+    }
+
+    /// The part of a stream that it holds.
+    ///
+    /// # Errors
+    /// [`Corrupt`](Error::Corrupt).
+    pub(crate) fn part(&self) -> Result<StreamPart> {
+        StreamPart::decode(&self.code).map_err(|cause| corrupt_code(self.id.slot, Error::Format(cause)))
+    }
+
     pub(crate) fn into_hit(self, similarity: f32, record: Option<Record>) -> Hit {
         Hit {
             id: self.id,
-            key: self.metadata.key,
+            key: self.key().map(<[u8]>::to_vec),
             metadata: self.metadata.values,
             similarity,
             error: self.error,
@@ -83,7 +102,7 @@ impl Stored {
     pub(crate) fn into_memory(self, record: Record, similarity: Option<f32>) -> Memory {
         Memory {
             id: self.id,
-            key: self.metadata.key,
+            key: self.key().map(<[u8]>::to_vec),
             metadata: self.metadata.values,
             record,
             error: self.error,
@@ -92,7 +111,7 @@ impl Stored {
     }
 }
 
-/// Decodes memories in one go, each with its residual.
+/// Decodes memories in one go, each with its residual. None of them is a part of a stream.
 pub(crate) fn decode_all(codec: &dyn Codec, store: StoreUuid, all: &[&Stored]) -> Result<Records> {
     let codes: Vec<StoredCode<'_>> = all.iter().map(|stored| stored.code()).collect();
     let slot = all.first().map_or(0, |stored| stored.id.slot);
@@ -109,14 +128,13 @@ pub(crate) fn decode_all(codec: &dyn Codec, store: StoreUuid, all: &[&Stored]) -
 
 /// What a search gives back of what it found: memories and their similarities, with records where they are asked for.
 pub(crate) fn hits(
-    codec: &dyn Codec,
-    store: StoreUuid,
     found: Vec<(Stored, f32)>,
     with_records: bool,
+    decode: impl FnOnce(&[&Stored]) -> Result<Records>,
 ) -> Result<Vec<Hit>> {
     let records = if with_records && !found.is_empty() {
         let stored: Vec<&Stored> = found.iter().map(|(stored, _)| stored).collect();
-        Some(decode_all(codec, store, &stored)?)
+        Some(decode(&stored)?)
     } else {
         None
     };

@@ -54,6 +54,7 @@ const TABLE: [(&str, &[&str], &[&str]); 21] = [
             "policy",
             "record",
             "search",
+            "sequence",
             "stored",
             "summary",
             "whole_file",

@@ -19,6 +19,7 @@
 //! | what a fidelity tier adds to a slot | [`ResidualRecord`] | hand-laid, payload + 13 bytes |
 //! | access counts | [`CounterChunk`] | hand-laid, 250 counts a chunk |
 //! | what the policy keeps of uses | [`UseChunk`] | hand-laid, 125 words a chunk |
+//! | a part of a stream, its head | [`StreamPart`], [`StreamHead`] | hand-laid |
 //! | counters of the store, keys and metadata, positions | [`frame`] | bincode behind a length and a limit |
 //! | a pack's header and rows | [`PackHeader`], [`PackRow`] | hand-laid, 192 bytes and 40 a memory |
 //! | a codec with its weights | [`CodecImage`] | hand-laid tensors behind a framed configuration |
@@ -53,6 +54,7 @@ mod residual;
 mod shape;
 mod slot;
 mod state;
+pub mod stream;
 mod uses;
 
 pub use checksum::{Place, Table};
@@ -69,4 +71,5 @@ pub use residual::{ResidualForm, ResidualRecord};
 pub use shape::{RecordShape, ShapeError};
 pub use slot::{SlotFlags, SlotKind, SlotRecord, StoredReal};
 pub use state::{IngestPosition, StoreState};
+pub use stream::{StreamHead, StreamPart};
 pub use uses::UseChunk;

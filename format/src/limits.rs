@@ -20,6 +20,8 @@ pub const METADATA_LEN_MAX: usize = 1 << 20;
 pub const METADATA_NESTING_MAX: u32 = 16;
 /// Longest name of a metadata field, in bytes.
 pub const FIELD_NAME_LEN_MAX: usize = 256;
+/// Longest name of a stream, in bytes.
+pub const STREAM_NAME_LEN_MAX: usize = 255;
 /// Highest sequence number of a write: 48 bits.
 pub const SEQ_MAX: u64 = (1 << 48) - 1;
 /// Bytes a slot record adds to its code at most.

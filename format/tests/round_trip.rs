@@ -3,8 +3,8 @@
 use apcm_format::{
     CodecImage, CounterChunk, DecodeError, ElementType, Features, Fingerprint, IngestPosition, NamedTensor,
     Place, PlainConfig, Policy, RecordShape, ResidualForm, ResidualRecord, Similarity, SlotFlags, SlotKind,
-    SlotMetadata, SlotRecord, StoreHeader, StoreState, StoreUuid, StoredReal, Table, UseChunk, Value, frame,
-    limits,
+    SlotMetadata, SlotRecord, StoreHeader, StoreState, StoreUuid, StoredReal, StreamHead, StreamPart, Table,
+    UseChunk, Value, frame, limits, stream,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -134,6 +134,46 @@ proptest! {
     }
 
     #[test]
+    fn stream_part(
+        search in vec(-1e30_f32..1e30, 0..20), state in vec(-1e30_f32..1e30, 0..40), errors in vec(0.0_f32..1e9, 1..70),
+    ) {
+        let errors = errors.into_iter().map(StoredReal::at_least).collect();
+        let part = StreamPart { search, state, errors };
+        let bytes = part.encode().unwrap();
+        prop_assert_eq!(bytes.len(), StreamPart::encoded_len(part.search.len(), part.state.len(), part.errors.len()));
+        prop_assert_eq!(StreamPart::decode(&bytes).unwrap(), part);
+        for len in 0..bytes.len() {
+            prop_assert!(StreamPart::decode(&bytes[..len]).is_err());
+        }
+    }
+
+    #[test]
+    fn stream_head(
+        place in place(), other in place(), first: u64, more: u32, states in vec(vec(-1e30_f32..1e30, 0..9), 0..9),
+        bit in any::<prop::sample::Index>(),
+    ) {
+        let head = StreamHead { first, len: first.saturating_add(more.into()), states };
+        let mut bytes = head.encode(place);
+        prop_assert_eq!(StreamHead::decode(&bytes, place).unwrap(), head);
+        if other != place {
+            prop_assert!(StreamHead::decode(&bytes, other).is_err());
+        }
+        let bit = bit.index(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(StreamHead::decode(&bytes, place).is_err());
+    }
+
+    #[test]
+    fn part_keys_stand_in_order(name in "[a-z]{1,20}", other in "[a-z]{1,20}", first: u64, second: u64) {
+        let key = stream::part_key(&name, first);
+        prop_assert_eq!(stream::part_of_key(&key), Some((name.as_str(), first)));
+        prop_assert_eq!(key.cmp(&stream::part_key(&name, second)), first.cmp(&second));
+        prop_assert_eq!(stream::part_key(&other, first).starts_with(&stream::part_keys(&name)), name == other);
+        prop_assert_eq!(stream::part_of_key(&key[..key.len() - 1]), None);
+        prop_assert_eq!(stream::part_of_key(name.as_bytes()), None);
+    }
+
+    #[test]
     fn policy_text(policy in policy()) {
         prop_assert_eq!(policy.to_string().parse::<Policy>(), Ok(policy));
     }
@@ -176,6 +216,8 @@ proptest! {
         let _ = SlotRecord::decode(&bytes, place);
         let _ = CounterChunk::decode(&bytes, place);
         let _ = UseChunk::decode(&bytes, place);
+        let _ = StreamPart::decode(&bytes);
+        let _ = StreamHead::decode(&bytes, place);
         let _ = frame::open::<SlotMetadata>(&bytes, place);
         let _ = CodecImage::decode(&bytes);
     }

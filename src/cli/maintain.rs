@@ -46,6 +46,7 @@ pub(super) fn verify(arguments: &Verify, json: bool) -> Outcome {
         "keys_checked": report.keys_checked,
         "counter_chunks_checked": report.counter_chunks_checked,
         "use_chunks_checked": report.use_chunks_checked,
+        "streams_checked": report.streams_checked,
         "codec_chunks_checked": report.codec_chunks_checked,
     });
     output::result(json, &document, || text(&report))?;

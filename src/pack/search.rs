@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::index::{Checked, Part, View};
 use crate::memory::Hit;
 use crate::search::{Question, Searched};
+use crate::stored::decode_all;
 use crate::stored::hits;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -105,7 +106,7 @@ impl Searched for Pack {
                     .into_iter()
                     .map(|hit| Ok((self.stored(hit.slot)?, hit.similarity)))
                     .collect::<Result<Vec<_>>>()?;
-                hits(self.codec(), header.store, found, question.records)
+                hits(found, question.records, |all| decode_all(self.codec(), header.store, all))
             })
             .collect()
     }

@@ -314,6 +314,7 @@ impl StoreBuilder {
             signal: Arc::default(),
             clock: self.clock,
             _note: note,
+            streams: super::stream::Streams::new(self.device, limit),
         });
         let flusher = if writable { Some(Flusher::start(&inner)?) } else { None };
         Ok(Store { inner, flusher })

@@ -12,7 +12,7 @@ use super::transaction::Op;
 use super::uses::TakenUses;
 use crate::error::{Error, Result};
 use crate::policy::{Planned, Planner};
-use apcm_format::{StoreState, frame};
+use apcm_format::{SlotKind, StoreState, frame};
 use redb::WriteTransaction;
 use rustc_hash::FxHashMap;
 use std::sync::atomic::Ordering;
@@ -24,8 +24,8 @@ const SPACE_MARGIN: u64 = 16 << 20;
 /// What a commit will change in memory once it is durable.
 struct Changes<'o> {
     planned: Planned,
-    /// Search vector and size of each slot that was written.
-    written: FxHashMap<u32, (&'o [f32], SlotSize)>,
+    /// Search vector, size and kind of each slot that was written.
+    written: FxHashMap<u32, (&'o [f32], SlotSize, SlotKind)>,
     /// Size of each slot that stays and gave something up.
     resized: FxHashMap<u32, SlotSize>,
     taken: Taken,
@@ -190,7 +190,9 @@ impl Inner {
         let touched = live.changing(slots.chain(taken.slots()).chain(uses.slots()));
         for (slot, occupant) in occupants {
             match (occupant, written.remove(&slot)) {
-                (Some(occupant), Some((search, size))) => live.fill(slot, occupant, Some(search), size),
+                (Some(occupant), Some((search, size, kind))) => {
+                    live.fill(slot, occupant, Some(search), size, kind);
+                }
                 (Some(occupant), None) => live.update(slot, occupant),
                 (None, _) => live.empty(slot),
             }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::policy::{AllPinned, Held, Occupant, OverBudget, Placement, Planner, Relief, relieve};
 use apcm_format::{
     MemoryId, ResidualRecord, SlotFlags, SlotKind, SlotMetadata, SlotRecord, StoreState, StoredReal, frame,
+    stream::part_of_key,
 };
 use rustc_hash::FxHashMap;
 
@@ -21,8 +22,8 @@ pub(super) struct Draft<'a, 'o> {
     pub(super) planner: Planner<'a, Live>,
     pub(super) state: StoreState,
     pub(super) done: Committed,
-    /// Search vector and size of each slot that was written.
-    pub(super) written: FxHashMap<u32, (&'o [f32], SlotSize)>,
+    /// Search vector, size and kind of each slot that was written.
+    pub(super) written: FxHashMap<u32, (&'o [f32], SlotSize, SlotKind)>,
     /// Size of each slot that stays and gave something up.
     pub(super) resized: FxHashMap<u32, SlotSize>,
     pub(super) now: u32,
@@ -77,6 +78,8 @@ impl<'o> Draft<'_, 'o> {
                 self.planner.pin(id.slot, pinned);
                 Ok(())
             }
+            &Op::Expect(id) => self.check_there(id),
+            Op::Head(name, head) => self.rows.set_head(name, head),
             Op::Position(name, position) => {
                 let value = frame::seal(position, meta_place(self.inner.header.uuid, name))?;
                 self.rows.set_meta(name, &value)
@@ -88,7 +91,7 @@ impl<'o> Draft<'_, 'o> {
     fn relieve(&mut self) -> Result<()> {
         let Some(budget) = self.state.byte_budget else { return Ok(()) };
         // A cheap upper bound first: only a store near its budget is looked at slot by slot.
-        let new: u64 = self.written.values().map(|(_, size)| size.total()).sum();
+        let new: u64 = self.written.values().map(|(_, size, _)| size.total()).sum();
         if self.live.stored() + new <= budget {
             return Ok(());
         }
@@ -157,11 +160,11 @@ impl<'o> Draft<'_, 'o> {
 
     /// Writes a memory's rows into a slot that was placed.
     fn fill(&mut self, slot: u32, occupant: Occupant, written_at: u32, content: &'o Content) -> Result<()> {
-        let Content { encoded, residual, search, metadata } = content;
+        let Content { encoded, residual, search, metadata, kind } = content;
         let error_without = StoredReal::at_least(encoded.error);
         let error = residual.as_ref().map_or(error_without, |residual| StoredReal::at_least(residual.error));
         let record = SlotRecord {
-            kind: SlotKind::Record,
+            kind: *kind,
             flags: SlotFlags {
                 pinned: occupant.pinned,
                 without_predictor: encoded.without_predictor,
@@ -183,7 +186,7 @@ impl<'o> Draft<'_, 'o> {
             payload: &residual.payload,
         });
         let size = self.rows.write(slot, &record, metadata, kept.as_ref())?;
-        self.written.insert(slot, (search.as_slice(), size));
+        self.written.insert(slot, (search.as_slice(), size, *kind));
         self.resized.remove(&slot);
         self.done.ids.push(MemoryId { slot, seq: occupant.seq });
         self.done.errors.push(error.get());
@@ -206,6 +209,7 @@ impl<'o> Draft<'_, 'o> {
         self.state.evictions_never_read =
             self.state.evictions_never_read.saturating_add(u64::from(count == 0));
         let id = MemoryId { slot, seq: victim.seq };
+        let key = key.filter(|key| part_of_key(key).is_none());
         self.done.evicted.push(Evicted { id, key, metadata: values, count });
         Ok(())
     }
@@ -217,7 +221,7 @@ impl<'o> Draft<'_, 'o> {
             self.done.errors[at] = size.error;
         }
         match self.written.get_mut(&slot) {
-            Some((_, old)) => *old = size,
+            Some((_, old, _)) => *old = size,
             None => {
                 self.resized.insert(slot, size);
             }
@@ -228,7 +232,7 @@ impl<'o> Draft<'_, 'o> {
     }
 
     fn size(&self, slot: u32) -> SlotSize {
-        let changed = self.written.get(&slot).map(|(_, size)| size).or_else(|| self.resized.get(&slot));
+        let changed = self.written.get(&slot).map(|(_, size, _)| size).or_else(|| self.resized.get(&slot));
         changed.copied().unwrap_or_else(|| self.live.size(slot))
     }
 

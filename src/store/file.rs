@@ -3,7 +3,7 @@
 use super::guard::{Closing, guarded, storage};
 use super::medium::{Medium, Shared};
 use super::overlay::Overlay;
-use super::tables::{CODEC, HEADER, META, codec_chunk, codec_place};
+use super::tables::{CODEC, HEADER, META, OWN_CODEC, codec_chunk, codec_place};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::whole_file;
@@ -176,7 +176,7 @@ impl Contents<'_> {
             let mut meta = transaction.open_table(META).map_err(storage("open a table"))?;
             meta.insert(HEADER, self.header.encode().as_slice()).map_err(storage("write the header"))?;
             meta.insert(super::tables::STATE, self.state).map_err(storage("write the state"))?;
-            write_codec(&transaction, self.header.uuid, self.codec)?;
+            write_codec(&transaction, self.header.uuid, OWN_CODEC, self.codec)?;
             super::create_tables(&transaction)?;
         }
         transaction.commit().map_err(storage("commit the new store"))
@@ -233,17 +233,35 @@ pub(super) fn permissions_of(path: &Path) -> Option<Permissions> {
     std::fs::metadata(path).ok().map(|metadata| metadata.permissions())
 }
 
-/// The codec's image, put together from its chunks, whole: it has the fingerprint that the header names.
-/// Opening it takes at most `limit` bytes, asked before they are taken.
+/// The codec's image, whole: it has the fingerprint that the header names. As [`read_image`].
 pub(super) fn read_codec(transaction: &ReadTransaction, header: &StoreHeader, limit: u64) -> Result<Vec<u8>> {
+    let image = read_image(transaction, header.uuid, OWN_CODEC, limit)?;
+    if codec::fingerprint(&image) != header.fingerprint {
+        return Err(Error::Corrupt {
+            what: "the codec in the store".to_owned(),
+            cause: DecodeError::Checksum { what: "the codec's fingerprint" },
+        });
+    }
+    Ok(image)
+}
+
+/// A codec's image, put together from its chunks; empty where there is none of this number. Opening it takes at most
+/// `limit` bytes, asked before they are taken.
+pub(super) fn read_image(
+    transaction: &ReadTransaction,
+    store: StoreUuid,
+    number: u32,
+    limit: u64,
+) -> Result<Vec<u8>> {
     let chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
     let mut image = Vec::new();
-    for entry in chunks.range(..=codec_chunk(u32::MAX)).map_err(storage("read the codec"))? {
+    let keys = codec_chunk(number, 0)..=codec_chunk(number, u32::MAX);
+    for entry in chunks.range(keys).map_err(storage("read the codec"))? {
         let (key, value) = entry.map_err(storage("read the codec"))?;
         let value = value.value();
         let crc_fits = value.split_last_chunk::<4>().filter(|(chunk, crc)| {
             chunk.len() <= limits::CODEC_CHUNK_LEN
-                && codec_place(header.uuid, key.value()).crc(&[chunk]) == u32::from_le_bytes(**crc)
+                && codec_place(store, key.value()).crc(&[chunk]) == u32::from_le_bytes(**crc)
         });
         let (chunk, _) = crc_fits.ok_or_else(|| Error::Corrupt {
             what: format!("chunk {} of the codec", key.value()),
@@ -255,12 +273,6 @@ pub(super) fn read_codec(transaction: &ReadTransaction, header: &StoreHeader, li
         }
         image.extend_from_slice(chunk);
     }
-    if codec::fingerprint(&image) != header.fingerprint {
-        return Err(Error::Corrupt {
-            what: "the codec in the store".to_owned(),
-            cause: DecodeError::Checksum { what: "the codec's fingerprint" },
-        });
-    }
     Ok(image)
 }
 
@@ -270,11 +282,18 @@ pub(super) fn codec_memory(image: usize) -> u64 {
     8 * image as u64
 }
 
-/// Writes a codec's image, chunk by chunk.
-pub(super) fn write_codec(transaction: &WriteTransaction, store: StoreUuid, image: &[u8]) -> Result<()> {
+/// Writes a codec's image, chunk by chunk, in the place of what there was under its number.
+pub(super) fn write_codec(
+    transaction: &WriteTransaction,
+    store: StoreUuid,
+    number: u32,
+    image: &[u8],
+) -> Result<()> {
     let mut chunks = transaction.open_table(CODEC).map_err(storage("open a table"))?;
-    for (number, chunk) in (0..).zip(image.chunks(limits::CODEC_CHUNK_LEN)) {
-        let key = codec_chunk(number);
+    let keys = codec_chunk(number, 0)..=codec_chunk(number, u32::MAX);
+    chunks.retain_in(keys, |_, _| false).map_err(storage("write the codec"))?;
+    for (chunk_number, chunk) in (0..).zip(image.chunks(limits::CODEC_CHUNK_LEN)) {
+        let key = codec_chunk(number, chunk_number);
         let crc = codec_place(store, key).crc(&[chunk]);
         let value = [chunk, &crc.to_le_bytes()].concat();
         chunks.insert(key, value.as_slice()).map_err(storage("write the codec"))?;

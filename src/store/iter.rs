@@ -78,7 +78,7 @@ impl Entry<'_> {
 
     /// The user's key.
     pub fn key(&self) -> Option<&[u8]> {
-        self.stored.metadata.key.as_deref()
+        self.stored.key()
     }
 
     /// The user's values.
@@ -136,7 +136,7 @@ impl Entry<'_> {
         self.stored.expires_at
     }
 
-    /// Decodes its record. Not counted.
+    /// Decodes its record, or of a part of a stream the mean of its records. Not counted.
     ///
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt).
@@ -149,8 +149,16 @@ impl Entry<'_> {
     /// # Errors
     /// As [`record`](Self::record).
     pub fn records(entries: &[Self]) -> Result<Option<Records>> {
+        Self::records_of(&entries.iter().collect::<Vec<&Self>>())
+    }
+
+    pub(super) fn records_of(entries: &[&Self]) -> Result<Option<Records>> {
         let Some(first) = entries.first() else { return Ok(None) };
         let stored: Vec<&Stored> = entries.iter().map(|entry| &entry.stored).collect();
         first.inner.decode_all(&stored).map(Some)
+    }
+
+    pub(super) fn records_of_part(&self) -> Result<Records> {
+        self.inner.records_of_part(&self.stored)
     }
 }

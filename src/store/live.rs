@@ -4,7 +4,7 @@ use super::counts::Counts;
 use super::uses::Uses;
 use crate::index::ScanMatrix;
 use crate::policy::{Bank, Hot, Occupant, Rule, Usage, Victims};
-use apcm_format::{MemoryId, Policy, StoreState};
+use apcm_format::{MemoryId, Policy, SlotKind, StoreState};
 use rustc_hash::FxHashSet;
 use std::sync::OnceLock;
 
@@ -70,6 +70,8 @@ pub(super) struct Live {
     /// Made at the first search that asks for it.
     hot: OnceLock<Hot>,
     sizes: Vec<SlotSize>,
+    /// Slots that hold a part of a stream.
+    parts: FxHashSet<u32>,
     /// Sum of all sizes.
     stored: u64,
     state: StoreState,
@@ -85,6 +87,7 @@ impl Live {
             victims: OnceLock::new(),
             hot: OnceLock::new(),
             sizes: Vec::new(),
+            parts: FxHashSet::default(),
             stored: 0,
             state,
         }
@@ -173,7 +176,18 @@ impl Live {
     }
 
     /// Fills a slot.
-    pub(super) fn fill(&mut self, slot: u32, occupant: Occupant, search: Option<&[f32]>, size: SlotSize) {
+    pub(super) fn fill(
+        &mut self,
+        slot: u32,
+        occupant: Occupant,
+        search: Option<&[f32]>,
+        size: SlotSize,
+        kind: SlotKind,
+    ) {
+        match kind {
+            SlotKind::Record => self.parts.remove(&slot),
+            SlotKind::StreamRoot => self.parts.insert(slot),
+        };
         self.bank.set(slot, Some(occupant));
         match search {
             Some(vector) => self.scan.set(slot, vector),
@@ -200,8 +214,14 @@ impl Live {
         }
     }
 
+    /// Whether the slot holds a part of a stream.
+    pub(super) fn is_part(&self, slot: u32) -> bool {
+        self.parts.contains(&slot)
+    }
+
     /// Empties a slot.
     pub(super) fn empty(&mut self, slot: u32) {
+        self.parts.remove(&slot);
         self.bank.set(slot, None);
         self.scan.clear(slot);
         self.resize(slot, |size| *size = SlotSize::default());

@@ -12,8 +12,8 @@ use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::policy::Occupant;
 use apcm_format::{
-    CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, UseChunk, frame,
-    limits,
+    CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, StreamPart,
+    UseChunk, frame, limits,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::path::Path;
@@ -169,6 +169,8 @@ struct Batch {
     /// Their codes, one after the other, and where each ends.
     codes: Vec<u8>,
     ends: Vec<usize>,
+    /// Parts of streams, with their search vectors.
+    parts: Vec<(u32, Occupant, SlotSize, Vec<f32>)>,
     /// Slots whose records cannot be read, and their lengths.
     damaged: Vec<(u32, usize)>,
 }
@@ -176,7 +178,7 @@ struct Batch {
 impl Batch {
     fn add(&mut self, slot: u32, bytes: &[u8], header: &StoreHeader) {
         match SlotRecord::decode(bytes, slot_place(header.uuid, slot)) {
-            Ok(record) if record.kind == SlotKind::Record => {
+            Ok(record) => {
                 let occupant = Occupant {
                     seq: record.seq,
                     pinned: record.flags.pinned,
@@ -189,18 +191,29 @@ impl Batch {
                     error: record.error.get(),
                     ..SlotSize::default()
                 };
-                self.readable.push((slot, occupant, size));
-                self.codes.extend_from_slice(record.code);
-                self.ends.push(self.codes.len());
+                match record.kind {
+                    SlotKind::Record => {
+                        self.readable.push((slot, occupant, size));
+                        self.codes.extend_from_slice(record.code);
+                        self.ends.push(self.codes.len());
+                    }
+                    // A part of a stream says itself what it means.
+                    SlotKind::StreamRoot => match StreamPart::decode(record.code) {
+                        Ok(part) if part.search.len() == header.search_dims as usize => {
+                            self.parts.push((slot, occupant, size, part.search));
+                        }
+                        _ => self.damaged.push((slot, bytes.len())),
+                    },
+                }
             }
             // One damaged slot must not take the others with it: it stays where it is, and is no hit.
-            // So is one of a kind that this version does not know what to do with.
-            _ => self.damaged.push((slot, bytes.len())),
+            Err(_) => self.damaged.push((slot, bytes.len())),
         }
     }
 
     fn is_full(&self, dims: usize) -> bool {
-        self.readable.len() >= BATCH.min(BATCH_NUMBERS / dims).max(1) || self.codes.len() > BATCH_BYTES
+        self.readable.len() + self.parts.len() >= BATCH.min(BATCH_NUMBERS / dims).max(1)
+            || self.codes.len() > BATCH_BYTES
     }
 
     fn fill(self, live: &mut Live, codec: &dyn Codec, similarity: Similarity) {
@@ -210,18 +223,21 @@ impl Batch {
         match codec.search_vectors(&codes, similarity) {
             Ok(vectors) => {
                 for ((slot, occupant, size), vector) in self.readable.iter().zip(vectors.chunks_exact(dims)) {
-                    live.fill(*slot, *occupant, Some(vector), *size);
+                    live.fill(*slot, *occupant, Some(vector), *size, SlotKind::Record);
                 }
             }
             // Some code is not one of this codec's. One by one, to find which.
             Err(_) => {
                 for ((slot, occupant, size), code) in self.readable.iter().zip(codes) {
                     match codec.search_vectors(&[code], similarity) {
-                        Ok(vector) => live.fill(*slot, *occupant, Some(&vector), *size),
+                        Ok(vector) => live.fill(*slot, *occupant, Some(&vector), *size, SlotKind::Record),
                         Err(_) => fill_damaged(live, *slot, size.record as usize),
                     }
                 }
             }
+        }
+        for (slot, occupant, size, search) in self.parts {
+            live.fill(slot, occupant, Some(&search), size, SlotKind::StreamRoot);
         }
         for (slot, record) in self.damaged {
             fill_damaged(live, slot, record);
@@ -272,5 +288,6 @@ fn fill_all(
 
 fn fill_damaged(live: &mut Live, slot: u32, record: usize) {
     let occupant = Occupant { seq: 0, pinned: false, damaged: true, expires_at: None };
-    live.fill(slot, occupant, None, SlotSize { record: record as u32, ..SlotSize::default() });
+    let size = SlotSize { record: record as u32, ..SlotSize::default() };
+    live.fill(slot, occupant, None, size, SlotKind::Record);
 }

@@ -31,6 +31,7 @@ mod recode;
 mod rows;
 mod search;
 mod soft;
+mod stream;
 mod tables;
 mod transaction;
 mod transfer;
@@ -51,6 +52,7 @@ pub use recode::{Recode, RecodeReport};
 pub use redb::backends::InMemoryBackend;
 pub use redb::{BackendError, StorageBackend};
 pub use soft::{SoftMemory, SoftRead, SoftShare};
+pub use stream::{Appended, Recalled, Stream, StreamInfo};
 pub use transaction::Transaction;
 
 use crate::clock::Clock;
@@ -103,6 +105,7 @@ struct Inner {
     clock: Clock,
     /// Removed after the file is closed.
     _note: Option<holder::Note>,
+    streams: stream::Streams,
 }
 
 impl std::fmt::Debug for Store {
@@ -589,6 +592,13 @@ fn create_tables(transaction: &redb::WriteTransaction) -> Result<()> {
 /// A key as the public face takes it, or an error with the numbers.
 pub(crate) fn check_key(key: &[u8]) -> Result<()> {
     let most = apcm_format::limits::KEY_LEN_MAX;
+    if key.starts_with(apcm_format::stream::PART_KEY_PREFIX) {
+        return Err(Error::argument(
+            "a key",
+            "one that does not begin like those of streams",
+            format!("{key:?}"),
+        ));
+    }
     if key.is_empty() || key.len() > most {
         return Err(Error::argument("a key", format!("1 to {most} bytes"), format!("{} bytes", key.len())));
     }

@@ -29,6 +29,8 @@ pub struct ExportReport {
     pub memories: u64,
     /// Bytes of its file.
     pub bytes: u64,
+    /// Slots with parts of streams, which packs do not take.
+    pub parts_left_out: u64,
 }
 
 /// An export into a pack; [`run`](Self::run) makes it.
@@ -70,7 +72,7 @@ impl<'a> ExportPack<'a> {
     pub fn run(mut self) -> Result<ExportReport> {
         let inner = &self.store.inner;
         let snapshot = inner.reading("begin an export", || inner.snapshot())?;
-        let mut report = ExportReport { memories: 0, bytes: 0 };
+        let mut report = ExportReport { memories: 0, bytes: 0, parts_left_out: 0 };
         whole_file::create(&self.to, None, |file| {
             report = write(inner, &snapshot, file, &self.to, &mut self.progress)?;
             // Nobody changes a pack, and whoever opens it sees that nobody does.
@@ -91,7 +93,7 @@ fn write(
     progress: &mut Option<Callback<'_>>,
 ) -> Result<ExportReport> {
     let now = inner.now();
-    let slots = inner.reading("read the slots", || slots_of(inner, snapshot, now))?;
+    let (slots, parts_left_out) = inner.reading("read the slots", || slots_of(inner, snapshot, now))?;
     let total = slots.len() as u64;
     let mut uuid = [0; 16];
     rand::rngs::SysRng
@@ -151,7 +153,7 @@ fn write(
         let cause = DecodeError::Invalid { what: "the number of keys without a row", found: keyed as u64 };
         return Err(Error::Corrupt { what: "the table of keys".to_owned(), cause });
     }
-    Ok(ExportReport { memories: total, bytes: writer.finish()? })
+    Ok(ExportReport { memories: total, bytes: writer.finish()?, parts_left_out })
 }
 
 /// The memories of the next slots, with their codes: as many as may be in memory at a time.
@@ -174,17 +176,19 @@ fn some(
     Ok((batch, codes))
 }
 
-/// Slots whose memories have not expired, in order.
-fn slots_of(inner: &Inner, snapshot: &Snapshot, now: u32) -> Result<Vec<u32>> {
-    let mut slots = Vec::new();
+/// Slots whose memories have not expired, in order, and how many hold parts of streams, which a pack does not take.
+fn slots_of(inner: &Inner, snapshot: &Snapshot, now: u32) -> Result<(Vec<u32>, u64)> {
+    let (mut slots, mut parts) = (Vec::new(), 0);
     for entry in snapshot.slots.iter().map_err(storage("read the slots"))? {
         let (slot, value) = entry.map_err(storage("read the slots"))?;
         let record = inner.slot_record(slot.value(), value.value())?;
-        if record.expires_at.is_none_or(|at| at > now) {
+        if record.kind == SlotKind::StreamRoot {
+            parts += 1;
+        } else if record.expires_at.is_none_or(|at| at > now) {
             slots.push(slot.value());
         }
     }
-    Ok(slots)
+    Ok((slots, parts))
 }
 
 /// A memory as it is stored, and its code.

@@ -9,7 +9,7 @@ use crate::index::{Scan, Wanted};
 use crate::memory::Memory;
 use crate::record::{Record, Records};
 use crate::stored::{Stored, corrupt_residual, decode_all};
-use apcm_format::{DecodeError, MemoryId, SlotMetadata, SlotRecord, frame};
+use apcm_format::{DecodeError, MemoryId, SlotKind, SlotMetadata, SlotRecord, frame};
 use redb::{ReadOnlyTable, ReadTransaction};
 
 /// The database as it was at one moment, its tables opened once for all that is looked up in it.
@@ -158,9 +158,23 @@ impl Inner {
         Ok(self.decode_all(&[stored])?.get(0))
     }
 
-    /// Decodes memories in one go, each with its residual.
+    /// Decodes memories in one go, each with its residual; a part of a stream to the mean of its records.
     pub(super) fn decode_all(&self, all: &[&Stored]) -> Result<Records> {
-        decode_all(self.codec.as_ref(), self.header.uuid, all)
+        let coded: Vec<&Stored> =
+            all.iter().copied().filter(|stored| stored.kind == SlotKind::Record).collect();
+        let decoded = decode_all(self.codec.as_ref(), self.header.uuid, &coded)?;
+        if coded.len() == all.len() {
+            return Ok(decoded);
+        }
+        let mut rows = decoded.rows();
+        let mut records = Records::new(self.header.shape);
+        for stored in all {
+            match stored.kind {
+                SlotKind::Record => rows.next().map_or(Ok(()), |row| records.push_values(row))?,
+                SlotKind::StreamRoot => records.push_values(&self.mean_of_part(stored)?)?,
+            }
+        }
+        Ok(records)
     }
 
     /// How often a memory has been read; 0 for one that left: a count is its memory's, not its slot's.

@@ -7,12 +7,14 @@ use super::tables::META;
 use super::transaction::{Op, POSITION_PREFIX};
 use super::transfer::{batch, encode_again};
 use super::{Callback, Store};
+use crate::codec::column_means;
 use crate::codec::{Codec, Device};
 use crate::error::{Error, Result};
 use crate::record::check_shape;
 use crate::stored::Stored;
 use crate::whole_file::{folder_of, sync_folder};
-use apcm_format::{IngestPosition, MemoryId, frame};
+use apcm_format::stream::part_of_key;
+use apcm_format::{IngestPosition, MemoryId, SlotKind, StreamPart, frame};
 use redb::ReadableTable;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -194,9 +196,12 @@ impl<'a> Recode<'a> {
 
 /// Moves memories that are not there yet; adds to the report's sums.
 fn move_batch(into: &Store, some: &[Entry<'_>], report: &mut RecodeReport) -> Result<()> {
+    let (parts, some): (Vec<&Entry<'_>>, Vec<&Entry<'_>>) =
+        some.iter().partition(|entry| entry.stored().kind == SlotKind::StreamRoot);
+    move_parts(into, &parts, report)?;
+    let Some(records) = Entry::records_of(&some)? else { return Ok(()) };
     let there = some.iter().map(|entry| is_there(into, entry)).collect::<Result<Vec<bool>>>()?;
-    let Some(records) = Entry::records(some)? else { return Ok(()) };
-    let stored: Vec<&Stored> = some.iter().map(Entry::stored).collect();
+    let stored: Vec<&Stored> = some.iter().map(|entry| entry.stored()).collect();
     let mut transaction = into.begin_write();
     let moved = encode_again(&into.inner, some[0].store_uuid(), &stored, &records)?;
     for ((entry, moved), there) in some.iter().zip(moved).zip(there) {
@@ -208,6 +213,29 @@ fn move_batch(into: &Store, some: &[Entry<'_>], report: &mut RecodeReport) -> Re
         if !there {
             transaction.push(Op::restore(moved.content, entry.stored()));
         }
+    }
+    transaction.commit().map(drop)
+}
+
+/// Moves parts of streams: their states are the sweeper tree's and stay what they are, their search vectors are made again.
+fn move_parts(into: &Store, parts: &[&Entry<'_>], report: &mut RecodeReport) -> Result<()> {
+    let inner = &into.inner;
+    let mut transaction = into.begin_write();
+    for entry in parts {
+        let stored = entry.stored();
+        let there = is_there(into, entry)?;
+        report.records += 1;
+        report.resumed += u64::from(there);
+        report.error_before += f64::from(entry.error());
+        report.error_after += f64::from(entry.error());
+        let Some((name, first)) = stored.metadata.key.as_deref().and_then(part_of_key).filter(|_| !there)
+        else {
+            continue;
+        };
+        let vectors = inner.codec.query_vectors(&entry.records_of_part()?, inner.header.similarity)?;
+        let search = column_means(&vectors, inner.header.search_dims as usize);
+        let part = StreamPart { search, ..stored.part()? };
+        transaction.push(Op::restore(super::stream::content(name, first, &part, stored.norm)?, stored));
     }
     transaction.commit().map(drop)
 }
@@ -226,9 +254,12 @@ fn is_there(into: &Store, entry: &Entry<'_>) -> Result<bool> {
     }))
 }
 
-/// Counts, lifetime totals and ingest positions.
+/// Counts, lifetime totals, ingest positions, and what streams go on from.
 fn inherit(from: &Store, into: &Store) -> Result<()> {
     let inner = &from.inner;
+    if let Some(image) = inner.reading("read the sweeper tree", || inner.tree_image())? {
+        into.inner.put_tree(&image)?;
+    }
     let mut transaction = into.begin_write();
     let positions = inner.reading("read the positions", || {
         let meta = inner.handle.begin_read()?.open_table(META).map_err(storage("open a table"))?;
@@ -244,6 +275,9 @@ fn inherit(from: &Store, into: &Store) -> Result<()> {
         }
         Ok(positions)
     })?;
+    for (name, head) in inner.reading("read the streams", || inner.heads())? {
+        transaction.push(Op::Head(name, head));
+    }
     for (name, position) in positions {
         transaction.push(Op::Position(name, position));
     }

@@ -4,11 +4,13 @@ use super::Inner;
 use super::guard::storage;
 use super::live::{SlotSize, row_bytes};
 use super::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, USES, metadata_place, residual_place, slot_place,
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STREAMS, USES, metadata_place, residual_place,
+    slot_place, stream_place,
 };
 use crate::error::Result;
 use crate::policy::Rule;
-use apcm_format::{CounterChunk, ResidualRecord, SlotMetadata, SlotRecord, UseChunk, frame};
+use apcm_format::stream::{part_key, part_of_key};
+use apcm_format::{CounterChunk, ResidualRecord, SlotMetadata, SlotRecord, StreamHead, UseChunk, frame};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 /// The tables of one write transaction.
@@ -20,6 +22,9 @@ pub(super) struct Rows<'a> {
     /// Opened, and so made, by the first policy that keeps words.
     uses: Option<Table<'a, u32, &'static [u8]>>,
     keys: Table<'a, &'static [u8], u32>,
+    /// Opened, and so made, by the first stream.
+    streams: Option<Table<'a, &'static str, &'static [u8]>>,
+    transaction: &'a WriteTransaction,
     metadata: Table<'a, u32, &'static [u8]>,
     residuals: Table<'a, u32, &'static [u8]>,
     /// Many a store has none of either: then there is nothing to take away.
@@ -42,6 +47,8 @@ impl<'a> Rows<'a> {
                 true => Some(transaction.open_table(USES).map_err(storage("open a table"))?),
                 false => None,
             },
+            streams: None,
+            transaction,
             keys: transaction.open_table(KEYS).map_err(storage("open a table"))?,
             any_metadata: !metadata.is_empty().map_err(storage("look at a table"))?,
             any_residuals: !residuals.is_empty().map_err(storage("look at a table"))?,
@@ -94,8 +101,38 @@ impl<'a> Rows<'a> {
             if leads_here {
                 self.keys.remove(key.as_slice()).map_err(storage("remove a key"))?;
             }
+            if let Some((stream, _)) = part_of_key(key) {
+                self.forget_if_empty(stream)?;
+            }
         }
         Ok(metadata)
+    }
+
+    /// A stream without any part has no head either: what is kept of streams is bounded by the slots.
+    fn forget_if_empty(&mut self, stream: &str) -> Result<()> {
+        let (from, to) = (part_key(stream, 0), part_key(stream, u64::MAX));
+        let mut parts = self.keys.range(from.as_slice()..=to.as_slice()).map_err(storage("look up a key"))?;
+        let any = parts.next().is_some();
+        drop(parts);
+        if !any {
+            self.streams()?.remove(stream).map_err(storage("forget a stream"))?;
+        }
+        Ok(())
+    }
+
+    fn streams(&mut self) -> Result<&mut Table<'a, &'static str, &'static [u8]>> {
+        let opened = match self.streams.take() {
+            Some(opened) => opened,
+            None => self.transaction.open_table(STREAMS).map_err(storage("open a table"))?,
+        };
+        Ok(self.streams.insert(opened))
+    }
+
+    /// Keeps what is needed to append to a stream.
+    pub(super) fn set_head(&mut self, stream: &str, head: &StreamHead) -> Result<()> {
+        let value = head.encode(stream_place(self.inner.header.uuid, stream));
+        self.streams()?.insert(stream, value.as_slice()).map_err(storage("write a stream"))?;
+        Ok(())
     }
 
     /// Writes a slot's memory to every table; gives the bytes it takes.

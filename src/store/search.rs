@@ -82,6 +82,7 @@ impl Inner {
         let live = self.live.read();
         let admit = |slot| {
             live.occupant(slot, now).is_some()
+                && (question.parts || !live.is_part(slot))
                 && admitted.is_none_or(|set| set.has(slot))
                 && question.admits_error(|| live.error(slot))
         };
@@ -126,7 +127,7 @@ impl Inner {
     }
 
     fn hits(&self, found: Vec<(Stored, f32)>, question: &Question) -> Result<Vec<Hit>> {
-        let hits = hits(self.codec.as_ref(), self.header.uuid, found, question.records)?;
+        let hits = hits(found, question.records, |all| self.decode_all(all))?;
         hits.iter().for_each(|hit| self.count(hit.id, question.counted));
         Ok(hits)
     }

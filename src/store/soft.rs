@@ -59,7 +59,7 @@ pub struct SoftShare {
 
 impl<'a> SoftRead<'a> {
     pub(super) fn new(inner: &'a Inner, query: &Record) -> Self {
-        let question = Question { k: BLENDED, ..Question::new(Records::from(query)) };
+        let question = Question { k: BLENDED, parts: false, ..Question::new(Records::from(query)) };
         Self { inner, question, temperature: TEMPERATURE, counted: true }
     }
 
@@ -84,7 +84,7 @@ impl<'a> SoftRead<'a> {
 
     /// Reads and counts an access of the strongest memory; `None` from an empty store.
     ///
-    /// Cost: one search, one decoding. What fidelity tiers add to a memory is not part of a blend: it has no coordinates.
+    /// Cost: one search, one decoding. Parts of streams have no code to blend, and are passed over. What fidelity tiers add to a memory is not part of a blend: it has no coordinates.
     ///
     /// # Errors
     /// [`Argument`](Error::Argument) for a temperature that is negative or no number, and for `k` = 0;

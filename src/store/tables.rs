@@ -22,14 +22,22 @@ pub(super) const RESIDUALS: TableDefinition<'static, u32, &[u8]> = TableDefiniti
 /// Chunk number to 125 words of the policy; only where the policy keeps words.
 pub(super) const USES: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("uses");
 
+/// Name of a stream to what is kept to append to it; only where there are streams.
+pub(super) const STREAMS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("streams");
+
 /// Name of the header in `meta`.
 pub(super) const HEADER: &str = "header";
 /// Name of the state in `meta`.
 pub(super) const STATE: &str = "state";
 
-/// The key of a chunk of the store's own codec, which is number 0.
-pub(super) fn codec_chunk(chunk: u32) -> u64 {
-    u64::from(chunk)
+/// Number of the store's own codec.
+pub(super) const OWN_CODEC: u32 = 0;
+/// Number of the sweeper tree that folds streams.
+pub(super) const SWEEPER_TREE: u32 = 1;
+
+/// The key of a chunk of a codec.
+pub(super) fn codec_chunk(codec: u32, chunk: u32) -> u64 {
+    u64::from(codec) << 32 | u64::from(chunk)
 }
 
 pub(super) fn slot_place(store: StoreUuid, slot: u32) -> Place {
@@ -42,6 +50,10 @@ pub(super) fn counter_place(store: StoreUuid, chunk: u32) -> Place {
 
 pub(super) fn use_place(store: StoreUuid, chunk: u32) -> Place {
     Place::numbered(store, Table::Uses, chunk.into())
+}
+
+pub(super) fn stream_place(store: StoreUuid, name: &str) -> Place {
+    Place::named(store, Table::Streams, name.as_bytes())
 }
 
 pub(super) fn metadata_place(store: StoreUuid, slot: u32) -> Place {

@@ -11,12 +11,13 @@ use crate::policy::Occupant;
 use crate::record::{Record, Records, check_shape};
 use crate::stored::Stored;
 use apcm_format::{
-    IngestPosition, MemoryId, Place, SlotMetadata, StoreState, StoreUuid, Table, frame, limits,
+    IngestPosition, MemoryId, Place, SlotKind, SlotMetadata, StoreState, StoreUuid, StreamHead, Table, frame,
+    limits,
 };
 use std::collections::HashMap;
 
 /// What a read may differ from the measurement through another batch size: rounding of the last bits.
-const ROUNDING_MARGIN: f32 = 1.0001;
+pub(super) const ROUNDING_MARGIN: f32 = 1.0001;
 
 /// What names of ingest positions begin with in `meta`.
 pub(super) const POSITION_PREFIX: &str = "ingest:";
@@ -32,6 +33,10 @@ pub(super) enum Op {
     RemoveId(MemoryId),
     /// Pin or unpin; an error if its memory left.
     Pin(MemoryId, bool),
+    /// Go on only if this memory is there; an error if it left.
+    Expect(MemoryId),
+    /// Keep what is needed to append to a stream.
+    Head(String, StreamHead),
     /// Note how far a dataset was ingested.
     Position(String, IngestPosition),
     /// A memory of another store, in the slot and under the number it had there.
@@ -74,6 +79,7 @@ pub(super) struct Content {
     pub(super) residual: Option<Residual>,
     pub(super) search: Vec<f32>,
     pub(super) metadata: SlotMetadata,
+    pub(super) kind: SlotKind,
 }
 
 impl Content {
@@ -98,7 +104,8 @@ impl Content {
     ) -> Box<Self> {
         let encoded = Encoded { error: encoded.error * ROUNDING_MARGIN, ..encoded };
         let margin = |residual: Residual| Residual { error: residual.error * ROUNDING_MARGIN, ..residual };
-        Box::new(Self { encoded, residual: residual.map(margin), search: search.to_vec(), metadata })
+        let residual = residual.map(margin);
+        Box::new(Self { encoded, residual, search: search.to_vec(), metadata, kind: SlotKind::Record })
     }
 }
 

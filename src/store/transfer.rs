@@ -80,7 +80,8 @@ pub(super) fn as_they_are(into: &Inner, from: StoreUuid, all: &[&Stored]) -> Res
                 error: stored.error,
             });
             let metadata = stored.metadata.clone();
-            let content = Box::new(Content { encoded, residual, search: search.to_vec(), metadata });
+            let content =
+                Box::new(Content { encoded, residual, search: search.to_vec(), metadata, kind: stored.kind });
             Ok(Transferred { content, added: 0.0, error: stored.error })
         })
         .collect()

@@ -4,7 +4,9 @@ use super::compact::shrink;
 use crate::error::{Error, Result};
 use crate::store::file::{build, permissions_of};
 use crate::store::guard::{callers, storage};
-use crate::store::tables::{CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, USES, optional};
+use crate::store::tables::{
+    CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STREAMS, USES, optional,
+};
 use crate::store::{Callback, Inner, Store};
 use redb::{Key, ReadTransaction, ReadableTableMetadata, TableDefinition, Value, WriteTransaction};
 use std::fmt;
@@ -69,6 +71,7 @@ impl<'a> Backup<'a> {
             memories = copied.table(&to, SLOTS)?;
             copied.table(&to, COUNTERS)?;
             copied.optional(&to, USES)?;
+            copied.optional(&to, STREAMS)?;
             copied.table(&to, KEYS)?;
             copied.table(&to, METADATA)?;
             copied.table(&to, RESIDUALS)?;

@@ -2,16 +2,17 @@
 
 use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
-use crate::store::file::read_codec;
+use crate::sequence::SweeperTree;
+use crate::store::file::{read_codec, read_image};
 use crate::store::guard::{callers, guarded, storage};
 use crate::store::tables::{
-    CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, USES, counter_place, meta_place,
-    metadata_place, optional, residual_place, slot_place, use_place,
+    CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, STREAMS, SWEEPER_TREE, USES,
+    counter_place, meta_place, metadata_place, optional, residual_place, slot_place, stream_place, use_place,
 };
 use crate::store::transaction::POSITION_PREFIX;
 use apcm_format::{
-    CounterChunk, IngestPosition, ResidualRecord, SlotMetadata, SlotRecord, StoreHeader, StoreState,
-    UseChunk, frame, limits,
+    CodecImage, CounterChunk, IngestPosition, ResidualRecord, SlotKind, SlotMetadata, SlotRecord,
+    StoreHeader, StoreState, StreamHead, StreamPart, UseChunk, frame, limits, stream::part_of_key,
 };
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -39,6 +40,8 @@ pub(super) enum Mend {
     ResetCounts(u32),
     /// Forget what a chunk says of slots that are free.
     ClearCounts(u32, Vec<u32>),
+    /// Forget what is kept to append to a stream: its next record begins a part.
+    DropHead(String),
     /// Forget what a chunk says of uses.
     DropUses(u32),
     /// Begin the lifetime totals again, with a sequence number above all that are there.
@@ -67,6 +70,7 @@ pub(super) struct Checked {
     pub(super) keys: u64,
     pub(super) counter_chunks: u64,
     pub(super) use_chunks: u64,
+    pub(super) streams: u64,
     pub(super) codec_chunks: u64,
     pub(super) names: u64,
 }
@@ -115,6 +119,7 @@ impl<'a> Check<'a> {
         self.table("residuals", Self::residuals)?;
         self.table("counters", Self::counters)?;
         self.table("uses", Self::uses)?;
+        self.table("streams", Self::streams)?;
         self.table("meta", Self::meta)
     }
 
@@ -177,7 +182,10 @@ impl<'a> Check<'a> {
                         self.find(Some(slot), what, cause, Mend::Free(slot));
                     }
                     self.slots.insert(slot, Slot { seq: record.seq, residual: record.flags.residual });
-                    codes.push((slot, record.code.to_vec()));
+                    match record.kind {
+                        SlotKind::Record => codes.push((slot, record.code.to_vec())),
+                        SlotKind::StreamRoot => self.part(slot, record.code),
+                    }
                 }
             }
             if codes.len() == BATCH {
@@ -188,6 +196,45 @@ impl<'a> Check<'a> {
             }
         }
         self.codes(codec, codes);
+        Ok(())
+    }
+
+    fn part(&mut self, slot: u32, bytes: &[u8]) {
+        let cause = match StreamPart::decode(bytes) {
+            Ok(part) if part.search.len() == self.header.search_dims as usize => return,
+            Ok(part) => format!("its search vector has {} values", part.search.len()),
+            Err(cause) => cause.to_string(),
+        };
+        self.slots.remove(&slot);
+        self.find(Some(slot), format!("the part of a stream in slot {slot}"), cause, Mend::Free(slot));
+    }
+
+    /// Heads of streams: each can be read, and its stream has a part.
+    fn streams(&mut self) -> Result<()> {
+        let table = optional(self.transaction.open_table(STREAMS)).map_err(storage("open a table"))?;
+        let Some(table) = table else { return Ok(()) };
+        let parts: HashSet<String> =
+            self.named.values().filter_map(|key| Some(part_of_key(key)?.0.to_owned())).collect();
+        for row in table.iter().map_err(storage("read the streams"))? {
+            let (name, value) = row.map_err(storage("read the streams"))?;
+            let name = name.value().to_owned();
+            self.checked.streams += 1;
+            let what = format!("the head of the stream {name:?}");
+            match StreamHead::decode(value.value(), stream_place(self.header.uuid, &name)) {
+                Err(cause) => self.find(None, what, cause, Mend::DropHead(name)),
+                Ok(_) if !parts.contains(&name) => {
+                    self.find(None, what, "nothing is left of the stream", Mend::DropHead(name));
+                }
+                Ok(_) => {}
+            }
+        }
+        if !parts.is_empty() {
+            let image = read_image(self.transaction, self.header.uuid, SWEEPER_TREE, u64::MAX);
+            let tree = image.and_then(|image| Ok(CodecImage::decode(&image)?));
+            if let Err(error) = tree.and_then(|image| SweeperTree::from_image(&image, Device::default())) {
+                self.find(None, "the sweeper tree".to_owned(), error, Mend::Salvage);
+            }
+        }
         Ok(())
     }
 

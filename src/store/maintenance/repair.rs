@@ -7,8 +7,8 @@ use crate::store::file::{Handle, open_writable};
 use crate::store::guard::{guarded, storage};
 use crate::store::medium::Medium;
 use crate::store::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, USES, counter_place, meta_place, metadata_place,
-    slot_place,
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, STREAMS, USES, counter_place, meta_place,
+    metadata_place, slot_place,
 };
 use apcm_format::{CounterChunk, SlotMetadata, SlotRecord, StoreHeader, StoreState, frame, limits};
 use redb::{ReadableTable, WriteTransaction};
@@ -135,6 +135,7 @@ fn action(mend: &Mend) -> String {
         }
         Mend::ResetCounts(number) => format!("begin the counts of chunk {number} again at 0"),
         Mend::ClearCounts(number, slots) => format!("set {} counts of chunk {number} to 0", slots.len()),
+        Mend::DropHead(name) => format!("let the stream {name:?} go on in a part of its own"),
         Mend::DropUses(number) => {
             format!("estimate the uses of chunk {number} from counts and ages")
         }
@@ -194,6 +195,10 @@ fn mend(transaction: &WriteTransaction, header: &StoreHeader, mend: &Mend) -> Re
                 }
             }
             counters.insert(*number, chunk.encode(place).as_slice()).map_err(storage("write counts"))?;
+        }
+        Mend::DropHead(name) => {
+            let mut streams = transaction.open_table(STREAMS).map_err(storage("open a table"))?;
+            streams.remove(name.as_str()).map_err(storage("forget a head"))?;
         }
         Mend::DropUses(number) => {
             let mut uses = transaction.open_table(USES).map_err(storage("open a table"))?;

@@ -2,11 +2,13 @@
 
 use super::compact::shrink;
 use crate::error::{Error, Result};
-use crate::store::file::{Look, build, look, look_recovering, permissions_of, read_codec, write_codec};
+use crate::store::file::{
+    Look, build, look, look_recovering, permissions_of, read_codec, read_image, write_codec,
+};
 use crate::store::guard::{callers, guarded, storage};
 use crate::store::tables::{
-    COUNTERS, HEADER, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, counter_place, meta_place,
-    metadata_place, residual_place, slot_place,
+    COUNTERS, HEADER, KEYS, META, METADATA, OWN_CODEC, RESIDUALS, SLOTS, STATE, STREAMS, SWEEPER_TREE,
+    counter_place, meta_place, metadata_place, optional, residual_place, slot_place,
 };
 use crate::store::transaction::POSITION_PREFIX;
 use apcm_format::{
@@ -139,7 +141,8 @@ impl Salvage<'_> {
         }
         self.counters(target, &occupied)?;
         self.meta(target, highest)?;
-        write_codec(target, self.header.uuid, image)
+        self.streams(target)?;
+        write_codec(target, self.header.uuid, OWN_CODEC, image)
     }
 
     /// Sequence number and row of a slot, and its residual's row.
@@ -211,6 +214,35 @@ impl Salvage<'_> {
                 }
             }
             insert(&mut counters, number, &chunk.encode(place))?;
+        }
+        Ok(())
+    }
+
+    /// The sweeper tree and the heads of streams, as far as they can be read. A head that is lost costs a part.
+    fn streams(&mut self, target: &WriteTransaction) -> Result<()> {
+        let uuid = self.header.uuid;
+        let read = guarded("read the sweeper tree", || read_image(self.from, uuid, SWEEPER_TREE, u64::MAX));
+        if let Ok(image) = read
+            && !image.is_empty()
+        {
+            write_codec(target, uuid, SWEEPER_TREE, &image)?;
+        }
+        let heads = guarded("read the streams", || {
+            let table = optional(self.from.open_table(STREAMS)).map_err(storage("open a table"))?;
+            let Some(table) = table else { return Ok(Vec::new()) };
+            let mut heads = Vec::new();
+            for row in table.iter().map_err(storage("read the streams"))? {
+                let (name, value) = row.map_err(storage("read the streams"))?;
+                heads.push((name.value().to_owned(), value.value().to_vec()));
+            }
+            Ok(heads)
+        });
+        let heads = heads.unwrap_or_default();
+        if !heads.is_empty() {
+            let mut table = target.open_table(STREAMS).map_err(storage("create a table"))?;
+            for (name, value) in heads {
+                table.insert(name.as_str(), value.as_slice()).map_err(storage("write a stream"))?;
+            }
         }
         Ok(())
     }

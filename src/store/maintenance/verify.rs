@@ -51,7 +51,9 @@ pub struct VerifyReport {
     pub counter_chunks_checked: u64,
     /// Chunks of the policy's words looked at.
     pub use_chunks_checked: u64,
-    /// Chunks of the codec looked at.
+    /// Heads of streams looked at.
+    pub streams_checked: u64,
+    /// Chunks of the codec, and of the sweeper tree, looked at.
     pub codec_chunks_checked: u64,
     /// Everything that is damaged, in the order in which it was found.
     pub damages: Vec<Damage>,
@@ -108,6 +110,7 @@ impl<'a> Verify<'a> {
             keys_checked: checked.keys,
             counter_chunks_checked: checked.counter_chunks,
             use_chunks_checked: checked.use_chunks,
+            streams_checked: checked.streams,
             codec_chunks_checked: checked.codec_chunks,
             damages: findings.iter().map(Damage::from).collect(),
         })

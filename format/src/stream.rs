@@ -1,0 +1,184 @@
+//! Streams: what a slot holds for a part of one, and what is kept to append to it.
+//!
+//! A *part* is as many records, one after the other, as a sweeper tree folds into one state. In its slot, in place of a code:
+//!
+//! ```text
+//! 0       version << 4
+//! 1..5    number of records
+//! 5..9    length of the search vector, then the vector: f32 each
+//! ..+4    length of the state, then the state: f32 each
+//! ..      measured error of each record when it was appended: upper half of an f32, rounded up
+//! ```
+//! The slot's metadata name the part by a key ([`part_key`]), so what leads to a part is what leads to any memory, under the
+//! same checks. The *head* of a stream is a row of its own: the full subtrees of the part under way.
+//!
+//! ```text
+//! 0       version << 4
+//! 1..9    first record of the part under way
+//! 9..17   number of records of the whole stream, ever
+//! 17..21  number of states, then for each: length, then f32 each
+//! last 4  CRC-32, keyed by (store, streams, name)
+//! ```
+
+use crate::bytes::Reader;
+use crate::limits::{CODE_LEN_MAX, STREAM_NAME_LEN_MAX};
+use crate::{DecodeError, Place, StoredReal};
+
+const PART: &str = "a part of a stream";
+const HEAD: &str = "the head of a stream";
+const VERSION: u8 = 1;
+
+/// What keys of parts begin with; no user's key does.
+pub const PART_KEY_PREFIX: &[u8] = b"\xffapcm stream\0";
+
+/// The key of the part that begins with this record: keys of one stream stand in its order.
+pub fn part_key(name: &str, first: u64) -> Vec<u8> {
+    [&part_keys(name), first.to_be_bytes().as_slice()].concat()
+}
+
+/// What all keys of a stream's parts begin with.
+pub fn part_keys(name: &str) -> Vec<u8> {
+    let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+    [PART_KEY_PREFIX, &[len], name.as_bytes()].concat()
+}
+
+/// The stream and the first record that a key names, if it is a part's.
+pub fn part_of_key(key: &[u8]) -> Option<(&str, u64)> {
+    let (&len, rest) = key.strip_prefix(PART_KEY_PREFIX)?.split_first()?;
+    let (name, first) = rest.split_at_checked(len.into())?;
+    let first = u64::from_be_bytes(first.try_into().ok()?);
+    Some((std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?, first))
+}
+
+/// A part of a stream, as its slot holds it in place of a code.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StreamPart {
+    /// Mean of its records' search vectors.
+    pub search: Vec<f32>,
+    /// What the sweeper tree folded its records into.
+    pub state: Vec<f32>,
+    /// Mean squared error per element of each record, measured when it was appended.
+    pub errors: Vec<StoredReal>,
+}
+
+impl StreamPart {
+    /// Bytes of a part with so many numbers.
+    pub fn encoded_len(search: usize, state: usize, records: usize) -> usize {
+        let floats = search.saturating_add(state).saturating_mul(4);
+        floats.saturating_add(records.saturating_mul(2)).saturating_add(13)
+    }
+
+    /// Lays the part out.
+    ///
+    /// # Errors
+    /// [`Limit`](DecodeError::Limit) when it is too large for a slot.
+    pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
+        let len = Self::encoded_len(self.search.len(), self.state.len(), self.errors.len());
+        if len > CODE_LEN_MAX {
+            return Err(DecodeError::Limit { what: PART, found: len as u64, max: CODE_LEN_MAX as u64 });
+        }
+        let mut out = Vec::with_capacity(len);
+        out.push(VERSION << 4);
+        out.extend_from_slice(&(self.errors.len() as u32).to_le_bytes());
+        put_floats(&mut out, &self.search);
+        put_floats(&mut out, &self.state);
+        self.errors.iter().for_each(|error| out.extend_from_slice(&error.to_bits().to_le_bytes()));
+        Ok(out)
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote. The slot's checksum has been looked at before.
+    ///
+    /// # Errors
+    /// A newer version, numbers that are not finite, no records, a length that is not what it says.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(PART, bytes);
+        version(PART, reader.u8()?)?;
+        let records = reader.u32()? as usize;
+        if records == 0 {
+            return Err(DecodeError::Invalid { what: "the records of a part", found: 0 });
+        }
+        let search = floats(PART, &mut reader)?;
+        let state = floats(PART, &mut reader)?;
+        let errors = reader.take(records.saturating_mul(2))?;
+        let errors = errors
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&bits| StoredReal::from_bits(u16::from_le_bytes(bits)))
+            .collect::<Result<Vec<StoredReal>, DecodeError>>()?;
+        reader.finish()?;
+        Ok(Self { search, state, errors })
+    }
+}
+
+/// What is kept of a stream to append to it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StreamHead {
+    /// The first record of the part under way.
+    pub first: u64,
+    /// Records ever appended.
+    pub len: u64,
+    /// The full subtrees of that part, from the lowest level.
+    pub states: Vec<Vec<f32>>,
+}
+
+impl StreamHead {
+    /// Lays the head out for its stream.
+    pub fn encode(&self, place: Place) -> Vec<u8> {
+        let mut out = vec![VERSION << 4];
+        out.extend_from_slice(&self.first.to_le_bytes());
+        out.extend_from_slice(&self.len.to_le_bytes());
+        out.extend_from_slice(&(self.states.len() as u32).to_le_bytes());
+        self.states.iter().for_each(|state| put_floats(&mut out, state));
+        out.extend_from_slice(&place.crc(&[&out]).to_le_bytes());
+        out
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote for the same place.
+    ///
+    /// # Errors
+    /// Any damage, a newer version, a part that begins beyond the stream's end.
+    pub fn decode(bytes: &[u8], place: Place) -> Result<Self, DecodeError> {
+        let body = place.body(HEAD, bytes)?;
+        let mut reader = Reader::new(HEAD, body);
+        version(HEAD, reader.u8()?)?;
+        let (first, len) = (reader.u64()?, reader.u64()?);
+        if first > len {
+            return Err(DecodeError::Invalid { what: "the first record of a part", found: first });
+        }
+        let count = reader.u32()?;
+        if count > u64::BITS {
+            return Err(DecodeError::Limit { what: HEAD, found: count.into(), max: u64::BITS.into() });
+        }
+        let states = (0..count).map(|_| floats(HEAD, &mut reader)).collect::<Result<Vec<_>, _>>()?;
+        reader.finish()?;
+        Ok(Self { first, len, states })
+    }
+}
+
+/// Whether a stream can have this name.
+pub fn is_stream_name(name: &str) -> bool {
+    (1..=STREAM_NAME_LEN_MAX).contains(&name.len())
+}
+
+fn version(what: &'static str, byte: u8) -> Result<(), DecodeError> {
+    if byte == VERSION << 4 {
+        return Ok(());
+    }
+    Err(DecodeError::TooNew { what, found: byte.into(), known: u64::from(VERSION << 4) })
+}
+
+fn put_floats(out: &mut Vec<u8>, values: &[f32]) {
+    out.extend_from_slice(&(values.len() as u32).to_le_bytes());
+    values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+}
+
+fn floats(what: &'static str, reader: &mut Reader<'_>) -> Result<Vec<f32>, DecodeError> {
+    let len = reader.u32()? as usize;
+    let bytes = reader.take(len.saturating_mul(4))?;
+    let values: Vec<f32> = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    match values.iter().find(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(value) => Err(DecodeError::Invalid { what, found: value.to_bits().into() }),
+    }
+}

@@ -1,0 +1,362 @@
+//! Streams: appended, recalled, found, evicted, crashed, damaged and moved.
+
+mod common;
+
+use apcm::sequence::SweeperTree;
+use apcm::{
+    Attributes, Error, InMemoryBackend, Pack, PlainCodec, Policy, Record, Records, Store, StoreBuilder, Value,
+};
+use common::disk::{Disk, Fate, Fill, Moment};
+use common::{Home, records, vector};
+use redb::{Database, ReadableTable, TableDefinition};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+const STREAMS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("streams");
+
+/// Two points that go round circles at different speeds.
+fn walk(i: usize) -> [f32; 4] {
+    let (a, b) = (i as f32 / 5.0, i as f32 / 11.0);
+    [a.sin(), a.cos(), 0.5 * b.sin(), 0.5 * b.cos()]
+}
+
+fn step(i: usize) -> Record {
+    vector(&walk(i))
+}
+
+/// A tree that folds sixteen steps into twelve values.
+fn tree() -> SweeperTree {
+    let seen = records(&[4], (0..640).flat_map(walk).collect());
+    SweeperTree::trainer(&seen, &[16; 40]).state(12).untrained().train().unwrap().tree
+}
+
+fn codec() -> PlainCodec {
+    PlainCodec::new(&[4], 4).unwrap()
+}
+
+fn store(home: &Home, capacity: u32) -> Store {
+    let store = Store::builder().capacity(capacity).create(&home.path, codec()).unwrap();
+    store.set_sweeper_tree(tree()).unwrap();
+    store
+}
+
+fn filled(home: &Home, capacity: u32, steps: usize) -> Store {
+    let store = store(home, capacity);
+    let steps = records(&[4], (0..steps).flat_map(walk).collect());
+    store.stream("walk").unwrap().append_all(&steps).unwrap();
+    store
+}
+
+fn error(a: &Record, b: &Record) -> f32 {
+    let squares = a.values().iter().zip(b.values()).map(|(x, y)| (x - y) * (x - y));
+    squares.sum::<f32>() / a.values().len() as f32
+}
+
+#[test]
+fn what_was_appended_comes_back_with_the_error_that_was_measured() {
+    let home = Home::new();
+    let store = store(&home, 10);
+    let stream = store.stream("walk").unwrap();
+    for i in 0..40 {
+        let appended = stream.append(&step(i)).unwrap();
+        assert_eq!((appended.index, appended.evicted.len()), (i as u64, 0));
+        let recalled = stream.recall(i as u64).unwrap();
+        assert_eq!((recalled.index, recalled.error), (i as u64, appended.error));
+        assert!(error(&recalled.record, &step(i)) <= recalled.error);
+        assert_eq!((store.len(), stream.len().unwrap()), (i / 16 + 1, i as u64 + 1));
+    }
+    let all = stream.recall_all().unwrap();
+    assert_eq!(all.len(), 40);
+    for (i, recalled) in all.iter().enumerate() {
+        assert!(error(&recalled.record, &step(i)) < 0.02, "{i}: {recalled:?}");
+        let alone = stream.recall(i as u64).unwrap();
+        assert!(error(&alone.record, &recalled.record) < 1e-9);
+    }
+    let some = stream.recall_range(10..35).unwrap();
+    assert_eq!(some.iter().map(|recalled| recalled.index).collect::<Vec<_>>(), (10..35).collect::<Vec<_>>());
+    assert!(stream.recall_range(7..7).unwrap().is_empty());
+    let info = &store.streams().unwrap()[0];
+    assert_eq!((info.name.as_str(), info.len, info.records, info.parts), ("walk", 40, 40, 3));
+}
+
+#[test]
+fn one_by_one_all_at_once_and_after_a_restart_are_the_same_stream() {
+    let (one, all) = (Home::new(), Home::new());
+    let mut store = store(&one, 10);
+    for i in 0..37 {
+        store.stream("walk").unwrap().append(&step(i)).unwrap();
+        if i % 5 == 0 {
+            store.close().unwrap();
+            store = Store::open(&one.path).unwrap();
+        }
+    }
+    let at_once = filled(&all, 10, 37);
+    let found = store.stream("walk").unwrap().recall_all().unwrap();
+    assert_eq!(found, at_once.stream("walk").unwrap().recall_all().unwrap());
+    assert!(Store::verify(&one.path).run().is_err(), "it is open");
+    store.close().unwrap();
+    let report = Store::verify(&one.path).run().unwrap();
+    assert!(report.ok && report.streams_checked == 1, "{report:?}");
+}
+
+#[test]
+fn a_part_is_found_by_the_mean_of_its_records() {
+    let home = Home::new();
+    let store = filled(&home, 10, 20);
+    store.put(b"other", &vector(&[0.0, 0.0, -3.0, 1.0]), Attributes::default()).unwrap();
+    let mut mean = [0.0; 4];
+    (0..16).for_each(|i| mean.iter_mut().zip(walk(i)).for_each(|(mean, value)| *mean += value / 16.0));
+    let hits = store.search(&vector(&mean)).k(1).with_records().run().unwrap();
+    let hit = &hits[0];
+    assert!(hit.similarity > 0.9999 && hit.key.is_none(), "{hit:?}");
+    assert_eq!(hit.metadata["stream"], Value::Text("walk".to_owned()));
+    assert_eq!((&hit.metadata["first"], &hit.metadata["len"]), (&Value::Int(0), &Value::Int(16)));
+    assert!(error(hit.record.as_ref().unwrap(), &vector(&mean)) < 1e-2);
+    let filtered = store.search(&vector(&mean)).filter("stream = 'walk' and first > 0").unwrap().run().unwrap();
+    assert_eq!(filtered.len(), 1);
+    // A part has no code to blend.
+    let soft = store.read_soft(&vector(&mean)).temperature(10.0).run().unwrap().unwrap();
+    assert_eq!(soft.shares.len(), 1);
+    // The same after opening, from what is stored.
+    store.close().unwrap();
+    let store = Store::open(&home.path).unwrap();
+    let again = store.search(&vector(&mean)).k(1).with_records().run().unwrap();
+    assert_eq!(again, hits);
+    let entries: Vec<_> = store.iter().unwrap().map(|entry| entry.unwrap().key().map(<[u8]>::to_vec)).collect();
+    assert_eq!(entries, [None, None, Some(b"other".to_vec())]);
+}
+
+#[test]
+fn parts_make_room_like_memories_and_what_is_left_stays_readable() {
+    let home = Home::new();
+    let builder = Store::builder().capacity(3).policy(Policy::Fifo);
+    let store = builder.create(&home.path, codec()).unwrap();
+    store.set_sweeper_tree(tree()).unwrap();
+    let stream = store.stream("walk").unwrap();
+    for i in 0..64 {
+        let appended = stream.append(&step(i)).unwrap();
+        // The fourth part takes the first one's slot.
+        assert_eq!(appended.evicted.len(), usize::from(i == 48), "{i}");
+        if i == 48 {
+            assert_eq!(appended.evicted[0].key, None);
+            assert_eq!(appended.evicted[0].metadata["stream"], Value::Text("walk".to_owned()));
+        }
+    }
+    let gone = stream.recall(5).unwrap_err();
+    assert!(matches!(&gone, Error::Forgotten { stream, index: 5 } if stream == "walk"), "{gone}");
+    assert!(matches!(stream.recall_range(10..20).unwrap_err(), Error::Forgotten { index: 10, .. }));
+    let left: Vec<u64> = stream.recall_all().unwrap().iter().map(|recalled| recalled.index).collect();
+    assert_eq!(left, (16..64).collect::<Vec<u64>>());
+    let info = &store.streams().unwrap()[0];
+    assert_eq!((info.len, info.records, info.parts), (64, 48, 3));
+}
+
+#[test]
+fn a_stream_whose_part_under_way_made_room_goes_on_and_one_of_which_nothing_is_left_begins_again() {
+    let home = Home::new();
+    let store = filled(&home, 5, 20);
+    let stream = store.stream("walk").unwrap();
+    let open = store.search(&step(18)).filter("first = 16").unwrap().run().unwrap()[0].id;
+    store.remove_id(open).unwrap();
+    // Nobody knows any more that there were 20.
+    assert_eq!(stream.len().unwrap(), 20);
+    let appended = stream.append(&step(20)).unwrap();
+    assert_eq!((appended.index, appended.id.slot), (20, open.slot));
+    assert!(matches!(stream.recall(17).unwrap_err(), Error::Forgotten { index: 17, .. }));
+    assert!(error(&stream.recall(20).unwrap().record, &step(20)) < 0.01);
+    assert_eq!(stream.recall_all().unwrap().len(), 17);
+    assert_eq!(stream.remove().unwrap(), 2);
+    assert_eq!((stream.len().unwrap(), store.streams().unwrap().len(), store.len()), (0, 0, 0));
+    assert_eq!(stream.append(&step(0)).unwrap().index, 0);
+    store.close().unwrap();
+    let report = Store::verify(&home.path).run().unwrap();
+    assert!(report.ok && report.streams_checked == 1, "{report:?}");
+}
+
+#[test]
+fn what_cannot_be_is_an_error_with_the_numbers_and_changes_nothing() {
+    let home = Home::new();
+    let bare = Store::builder().capacity(4).create(&home.path, codec()).unwrap();
+    assert_eq!(bare.sweeper_tree().unwrap().map(|_| ()), None);
+    let none = bare.stream("walk").unwrap().append(&step(0)).unwrap_err();
+    assert!(none.to_string().contains("Store::set_sweeper_tree"), "{none}");
+    assert!(bare.stream("walk").unwrap().recall_all().unwrap().is_empty());
+    for name in ["", &"x".repeat(256)] {
+        let error = bare.stream(name).unwrap_err().to_string();
+        assert!(error.contains("1 to 255 bytes") && error.contains(&name.len().to_string()), "{error}");
+    }
+    assert!(bare.stream(&"x".repeat(255)).is_ok());
+    bare.set_sweeper_tree(tree()).unwrap();
+    bare.set_sweeper_tree(tree()).unwrap();
+    let stream = bare.stream("walk").unwrap();
+    let other = stream.append(&vector(&[1.0; 5])).unwrap_err();
+    assert!(matches!(other, Error::RecordShape { .. }), "{other}");
+    let beyond = stream.recall(0).unwrap_err();
+    assert_eq!(beyond.to_string(), "the index in a stream must be below 0, found 0");
+    stream.append(&step(0)).unwrap();
+    assert_eq!(stream.recall(1).unwrap_err().to_string(), "the index in a stream must be below 1, found 1");
+    assert!(stream.append_all(&Records::with_dims(&[4]).unwrap()).unwrap().is_empty());
+    let exchanged = bare.set_sweeper_tree(tree()).unwrap_err();
+    assert!(exchanged.to_string().contains("1 parts of streams"), "{exchanged}");
+    let seen = records(&[3], common::noise(3 * 64, 1));
+    let shape = SweeperTree::trainer(&seen, &[8; 8]).state(6).untrained().train().unwrap().tree;
+    assert!(matches!(bare.set_sweeper_tree(shape).unwrap_err(), Error::RecordShape { .. }));
+    // No key of a user's leads to a part.
+    let key = [b"\xffapcm stream\0".as_slice(), b"\x04walk", &[0; 8]].concat();
+    assert!(bare.put(&key, &step(1), Attributes::default()).is_err() && bare.get(&key).is_err());
+    assert_eq!((bare.len(), stream.len().unwrap()), (1, 1));
+    bare.close().unwrap();
+    let reader = Store::open_read_only(&home.path).unwrap();
+    let stream = reader.stream("walk").unwrap();
+    assert!(matches!(stream.append(&step(1)).unwrap_err(), Error::ReadOnly));
+    assert_eq!(stream.recall_all().unwrap().len(), 1);
+}
+
+#[test]
+fn recalls_count_for_their_part() {
+    let home = Home::new();
+    let store = filled(&home, 4, 20);
+    let stream = store.stream("walk").unwrap();
+    stream.recall(3).unwrap();
+    stream.recall_range(10..18).unwrap();
+    let counts: Vec<u32> = store.iter().unwrap().map(|entry| entry.unwrap().count()).collect();
+    assert_eq!(counts, [2, 1]);
+    // Counts are the part's: they stay when another record is folded in.
+    stream.append(&step(20)).unwrap();
+    let counts: Vec<u32> = store.iter().unwrap().map(|entry| entry.unwrap().count()).collect();
+    assert_eq!(counts, [2, 1]);
+}
+
+#[test]
+fn threads_that_append_to_one_stream_get_every_index_once() {
+    let home = Home::new();
+    let store = store(&home, 20);
+    let indices: BTreeSet<u64> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|worker| {
+                let store = &store;
+                scope.spawn(move || {
+                    let stream = store.stream("walk").unwrap();
+                    let own = store.stream(&format!("own {worker}")).unwrap();
+                    (0..12)
+                        .map(|i| {
+                            assert_eq!(own.append(&step(i)).unwrap().index, i as u64);
+                            stream.append(&step(100 * worker + i)).unwrap().index
+                        })
+                        .collect::<Vec<u64>>()
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert_eq!(indices, (0..48).collect());
+    assert_eq!(store.stream("walk").unwrap().recall_all().unwrap().len(), 48);
+    assert_eq!(store.streams().unwrap().len(), 5);
+}
+
+/// Power fails at any write: what is found is what was promised or what was under way, whole, and it goes on.
+#[test]
+fn a_crash_leaves_the_stream_as_it_was_or_as_it_was_to_be() {
+    let builder = || -> StoreBuilder { Store::builder().capacity(3).policy(Policy::Fifo).clock(|| 1_000) };
+    let disk = Disk::new();
+    let store = builder().create_on(disk.clone(), codec()).unwrap();
+    store.set_sweeper_tree(tree()).unwrap();
+    let stream = store.stream("walk").unwrap();
+    let mut promises = vec![(disk.events(), stream.recall_all().unwrap())];
+    for i in 0..52 {
+        stream.append(&step(i)).unwrap();
+        promises.push((disk.events(), stream.recall_all().unwrap()));
+    }
+    store.close().unwrap();
+    let log = disk.log();
+    let mut images = 0;
+    for point in (promises[0].0..=log.len()).step_by(3) {
+        let moment = Moment::after(&[], &log, point);
+        for lost in [false, true] {
+            let fate = |index: usize| if lost && index.is_multiple_of(2) { Fate::Lost } else { Fate::Kept };
+            let store = builder().open_on(Disk::holding(moment.image(fate, Fill::Zeros))).unwrap();
+            let stream = store.stream("walk").unwrap();
+            let found = stream.recall_all().unwrap();
+            let kept = promises.partition_point(|(events, _)| *events <= point);
+            let allowed = &promises[kept - 1..(kept + 1).min(promises.len())];
+            assert!(allowed.iter().any(|(_, promise)| *promise == found), "{point}: {} records", found.len());
+            let next = stream.len().unwrap();
+            assert_eq!(stream.append(&step(next as usize)).unwrap().index, next);
+            images += 1;
+        }
+    }
+    assert!(images > 200, "{images}");
+}
+
+#[test]
+fn a_damaged_head_costs_a_part_and_no_record() {
+    let home = Home::new();
+    filled(&home, 5, 20).close().unwrap();
+    let database = Database::open(&home.path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut heads = transaction.open_table(STREAMS).unwrap();
+        let mut value = heads.get("walk").unwrap().unwrap().value().to_vec();
+        value[12] ^= 4;
+        heads.insert("walk", value.as_slice()).unwrap();
+        heads.insert("nobody's", value.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let report = Store::verify(&home.path).run().unwrap();
+    assert_eq!((report.ok, report.damages.len()), (false, 2), "{report:?}");
+    let store = Store::open(&home.path).unwrap();
+    let stream = store.stream("walk").unwrap();
+    assert_eq!((stream.len().unwrap(), stream.recall_all().unwrap().len()), (20, 20));
+    assert_eq!(stream.append(&step(20)).unwrap().index, 20);
+    assert_eq!((stream.recall_all().unwrap().len(), store.len()), (21, 3));
+    store.close().unwrap();
+    Store::plan_repair(&home.path, |_, _| ControlFlow::Continue(())).unwrap().apply().unwrap();
+    assert!(Store::verify(&home.path).run().unwrap().ok);
+    assert_eq!(Store::open(&home.path).unwrap().stream("walk").unwrap().recall_all().unwrap().len(), 21);
+}
+
+#[test]
+fn streams_go_along_with_backups_recodes_and_salvages_and_stay_out_of_packs() {
+    let home = Home::new();
+    let store = filled(&home, 5, 20);
+    store.put(b"other", &step(7), Attributes::default()).unwrap();
+    let before = store.stream("walk").unwrap().recall_all().unwrap();
+    let (copy, moved, pack) = (home.file("copy"), home.file("moved"), home.file("pack"));
+    store.backup(&copy).run().unwrap();
+    // Another codec, with search vectors of another length.
+    let report = store.recode(&moved, PlainCodec::new(&[4], 3).unwrap()).run().unwrap();
+    assert_eq!(report.records, 3);
+    let report = store.export_pack(&pack).run().unwrap();
+    assert_eq!((report.memories, report.parts_left_out), (1, 2));
+    assert_eq!(Pack::open(&pack).unwrap().len(), 1);
+    store.close().unwrap();
+    let salvaged = home.file("salvaged");
+    Store::salvage(&home.path, &salvaged, |_, _| ControlFlow::Continue(())).unwrap();
+    for path in [&copy, &moved, &salvaged] {
+        let store = Store::open(path).unwrap();
+        let stream = store.stream("walk").unwrap();
+        assert_eq!(stream.recall_all().unwrap(), before, "{}", path.display());
+        let hits = store.search(&step(0)).filter("first = 0").unwrap().run().unwrap();
+        assert_eq!(hits.len(), 1);
+        let appended = stream.append(&step(20)).unwrap();
+        assert_eq!((appended.index, store.len()), (20, 3), "the part under way goes on");
+        store.close().unwrap();
+        assert!(Store::verify(path).run().unwrap().ok);
+    }
+}
+
+#[test]
+fn a_budget_holds_for_parts_too() {
+    let builder = Store::builder().capacity(8).byte_budget(600).policy(Policy::Fifo);
+    let store = builder.create_on(InMemoryBackend::new(), codec()).unwrap();
+    store.set_sweeper_tree(tree()).unwrap();
+    let stream = store.stream("walk").unwrap();
+    let mut left = 0;
+    for i in 0..80 {
+        left += stream.append(&step(i)).unwrap().evicted.len();
+    }
+    assert!(left > 0 && store.stats().unwrap().stored_bytes <= 600);
+    assert_eq!(stream.len().unwrap(), 80);
+    assert!(error(&stream.recall(79).unwrap().record, &step(79)) < 0.02);
+}
