@@ -65,14 +65,14 @@ const TABLE: [(&str, &[&str], &[&str]); 21] = [
     ("report", &["error", "record", "codec", "summary"], &["png", "embedded_graphics"]),
     (
         "cli",
-        &["error", "record", "codec", "store", "pack", "ingest", "report", "filter", "summary"],
+        &["error", "record", "codec", "sequence", "store", "pack", "ingest", "report", "filter", "summary"],
         &["clap", "clap_complete", "indicatif", "serde_json", "tempfile"],
     ),
     (
         "lib",
         &[
             "cli", "codec", "error", "filter", "index", "ingest", "memory", "pack", "record", "report",
-            "search", "store", "summary",
+            "search", "sequence", "store", "summary",
         ],
         &[],
     ),

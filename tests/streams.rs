@@ -112,7 +112,8 @@ fn a_part_is_found_by_the_mean_of_its_records() {
     assert_eq!(hit.metadata["stream"], Value::Text("walk".to_owned()));
     assert_eq!((&hit.metadata["first"], &hit.metadata["len"]), (&Value::Int(0), &Value::Int(16)));
     assert!(error(hit.record.as_ref().unwrap(), &vector(&mean)) < 1e-2);
-    let filtered = store.search(&vector(&mean)).filter("stream = 'walk' and first > 0").unwrap().run().unwrap();
+    let filtered =
+        store.search(&vector(&mean)).filter("stream = 'walk' and first > 0").unwrap().run().unwrap();
     assert_eq!(filtered.len(), 1);
     // A part has no code to blend.
     let soft = store.read_soft(&vector(&mean)).temperature(10.0).run().unwrap().unwrap();
@@ -122,7 +123,8 @@ fn a_part_is_found_by_the_mean_of_its_records() {
     let store = Store::open(&home.path).unwrap();
     let again = store.search(&vector(&mean)).k(1).with_records().run().unwrap();
     assert_eq!(again, hits);
-    let entries: Vec<_> = store.iter().unwrap().map(|entry| entry.unwrap().key().map(<[u8]>::to_vec)).collect();
+    let entries: Vec<_> =
+        store.iter().unwrap().map(|entry| entry.unwrap().key().map(<[u8]>::to_vec)).collect();
     assert_eq!(entries, [None, None, Some(b"other".to_vec())]);
 }
 

@@ -68,6 +68,9 @@ pub(super) enum Command {
     /// Make a memory never a victim, or a possible one again
     #[command(after_help = "Examples:\n  apcm pin memory.apcm user/42\n  apcm pin memory.apcm user/42 --off")]
     Pin(Pin),
+    /// Streams: sequences folded into a few slots each
+    #[command(subcommand)]
+    Stream(StreamCommand),
     /// Change who makes room once a store is full
     #[command(
         after_help = "Examples:\n  apcm policy memory.apcm lru\n  apcm policy memory.apcm lfu-aged:40000"
@@ -196,11 +199,17 @@ pub(super) struct Train {
     /// The dataset; its first axis counts the records
     pub(super) data: PathBuf,
     /// Bytes of a code; of codes of any length their mean, with what they need beside them
-    #[arg(long, required_unless_present = "error")]
+    #[arg(long, required_unless_present_any = ["error", "sequence"])]
     pub(super) bytes: Option<usize>,
     /// Mean squared error per element instead of bytes: entropy coded, bytes as they come
     #[arg(long, conflicts_with_all = ["bytes", "quantizer"])]
     pub(super) error: Option<f64>,
+    /// Train a sweeper tree for streams instead: every LENGTH records, one after the other, are a sequence
+    #[arg(long, value_name = "LENGTH", conflicts_with_all = ["bytes", "error", "quantizer", "max_bytes", "preset", "couplings"])]
+    pub(super) sequence: Option<usize>,
+    /// Most values of a state of a sequence
+    #[arg(long, default_value_t = 1_024, requires = "sequence")]
+    pub(super) state: usize,
     /// Longest code of any single record, where codes are entropy coded
     #[arg(long)]
     pub(super) max_bytes: Option<usize>,
@@ -295,6 +304,73 @@ pub(super) struct ChangePolicy {
     /// lfu (least frequently used), lfu-aged:HALF_LIFE (a use weighs half after so many reads and writes), lru (least
     /// recently used) or fifo (the oldest)
     pub(super) policy: Policy,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StreamCommand {
+    /// Give a store the tree that folds its streams; `apcm train --sequence` makes one
+    #[command(after_help = "Example:\n  apcm stream tree memory.apcm walks.tree")]
+    Tree(StreamTree),
+    /// Append the records of a file to a stream, in one durable transaction
+    #[command(after_help = "Example:\n  apcm stream append memory.apcm session-7 states.npy")]
+    Append(StreamAppend),
+    /// Write records of a stream to a file; not counted as an access
+    #[command(after_help = "Examples:\n  apcm stream recall memory.apcm session-7 --out all.npy\n  \
+                            apcm stream recall memory.apcm session-7 --from 100 --to 132 --out some.npy")]
+    Recall(StreamRecall),
+    /// List all streams
+    List(StreamList),
+    /// Remove a stream
+    Remove(StreamRemove),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StreamTree {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The tree
+    pub(super) tree: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StreamAppend {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The stream's name
+    pub(super) name: String,
+    /// One record, or many along the first axis
+    pub(super) data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StreamRecall {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The stream's name
+    pub(super) name: String,
+    /// The first record; with --to, every one in between must be there. Without both, all that is left
+    #[arg(long, requires = "to")]
+    pub(super) from: Option<u64>,
+    /// One past the last record
+    #[arg(long, requires = "from")]
+    pub(super) to: Option<u64>,
+    /// File for the records
+    #[arg(long)]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StreamList {
+    /// The store
+    pub(super) store: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StreamRemove {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The stream's name
+    pub(super) name: String,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod find;
 mod maintain;
 mod output;
 mod report;
+mod stream;
 mod train;
 
 use crate::error::Error;
@@ -30,6 +31,8 @@ enum Failure {
     Library(Error),
     /// There is no memory with this key.
     NoKey(String),
+    /// There is nothing of a stream of this name.
+    NoStream(String),
     /// What was found was printed: a store is damaged.
     Damaged,
     /// Standard output went away: nobody is listening, so there is nothing to say.
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Put(put) => fill::put(&put, json),
         Command::Remove(remove) => fill::remove(&remove, json),
         Command::Pin(pin) => fill::pin(&pin, json),
+        Command::Stream(stream) => stream::run(&stream, json),
         Command::Policy(policy) => fill::policy(&policy, json),
         Command::Get(get) => find::get(&get, json),
         Command::Search(search) => find::search(&search, json),
@@ -88,6 +92,10 @@ pub fn main() -> ExitCode {
             eprintln!("apcm: there is no memory with the key {key:?} (`apcm list` shows the keys)");
             ExitCode::from(exit::NOT_FOUND)
         }
+        Err(Failure::NoStream(name)) => {
+            eprintln!("apcm: there is nothing of a stream {name:?} (`apcm stream list` shows all)");
+            ExitCode::from(exit::NOT_FOUND)
+        }
         Err(Failure::Library(error)) => {
             match hint(&error) {
                 Some(hint) => eprintln!("apcm: {error} ({hint})"),
@@ -101,7 +109,7 @@ pub fn main() -> ExitCode {
 fn code(error: &Error) -> u8 {
     match error {
         Error::Argument { .. } | Error::Filter { .. } => exit::USAGE,
-        Error::NotFound { .. } => exit::NOT_FOUND,
+        Error::NotFound { .. } | Error::Forgotten { .. } => exit::NOT_FOUND,
         Error::NotAStore { .. }
         | Error::NotAPack { .. }
         | Error::TooNew { .. }
@@ -125,6 +133,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::OverBudget { .. } => {
             Some("keep fewer records losslessly, unpin some, or make a store with a larger budget")
         }
+        Error::Forgotten { .. } => Some("`apcm stream recall` without --from and --to gives what is left"),
         Error::AllPinned { .. } => Some("`apcm pin STORE KEY --off` unpins"),
         Error::RecordShape { .. } => Some("`apcm stats STORE` shows the shape a store holds"),
         Error::TooLittleData { .. } => Some("give more records, or ask for fewer bytes"),

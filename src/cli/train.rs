@@ -2,15 +2,20 @@
 
 use super::arguments::{PresetName, Quantizer, Train};
 use super::{Outcome, output};
-use crate::codec::{Codec, FlowCodec, Progress, QuantizerSpec, Trained, fingerprint};
+use crate::codec::{Codec, FlowCodec, Progress, QuantizerSpec, StageReport, Trained, fingerprint};
 use crate::error::Error;
 use crate::ingest::Dataset;
+use crate::record::Records;
+use crate::sequence::SweeperTree;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 pub(super) fn run(arguments: &Train, json: bool) -> Outcome {
     let dataset = Dataset::open(&arguments.data)?;
     let records = dataset.load_range(0..arguments.limit.unwrap_or(u64::MAX))?;
+    if let Some(length) = arguments.sequence {
+        return tree(arguments, &records, length, json);
+    }
     let bytes = arguments.bytes.unwrap_or(0);
     let values = |width: usize| {
         if bytes.is_multiple_of(width) && bytes > 0 {
@@ -38,8 +43,7 @@ pub(super) fn run(arguments: &Train, json: bool) -> Outcome {
         Some(most) => spec.map(|spec| spec.max_bytes(most)),
         None => spec,
     };
-    let time = Duration::try_from_secs_f64(arguments.minutes * 60.0)
-        .map_err(|_| Error::argument("the minutes", "a number of 0 or more", arguments.minutes))?;
+    let time = minutes(arguments)?;
     let bar = output::bar(arguments.steps as u64, "training");
     let trainer = FlowCodec::trainer(&records);
     let trainer = match spec {
@@ -103,11 +107,80 @@ pub(super) fn run(arguments: &Train, json: bool) -> Outcome {
                 rows.push((choice.quantizer, said));
             }
         }
-        for stage in &report.stages {
-            let verdict = if stage.accepted { "kept" } else { "left out: it does not pay" };
-            let error = |error: Option<f64>| error.map_or("-".to_owned(), |error| format!("{error:.3e}"));
-            let (before, after) = (error(stage.error_before), error(stage.error_after));
-            rows.push((stage.name, format!("{} steps, error {before} -> {after}, {verdict}", stage.steps)));
+        rows.extend(report.stages.iter().map(|stage| (stage.name, said(stage))));
+        output::table(&rows)
+    })
+}
+
+fn said(stage: &StageReport) -> String {
+    let verdict = if stage.accepted { "kept" } else { "left out: it does not pay" };
+    let error = |error: Option<f64>| error.map_or("-".to_owned(), |error| format!("{error:.3e}"));
+    let (before, after) = (error(stage.error_before), error(stage.error_after));
+    format!("{} steps, error {before} -> {after}, {verdict}", stage.steps)
+}
+
+fn minutes(arguments: &Train) -> Result<Duration, Error> {
+    Duration::try_from_secs_f64(arguments.minutes * 60.0)
+        .map_err(|_| Error::argument("the minutes", "a number of 0 or more", arguments.minutes))
+}
+
+/// `apcm train --sequence`: a sweeper tree.
+fn tree(arguments: &Train, records: &Records, length: usize, json: bool) -> Outcome {
+    if length < 2 || length > records.len() {
+        let expected = format!("2 to {}, the records there are", records.len());
+        return Err(Error::argument("the length of a sequence", expected, length).into());
+    }
+    let lengths: Vec<usize> =
+        (0..records.len()).step_by(length).map(|first| length.min(records.len() - first)).collect();
+    let bar = output::bar(arguments.steps as u64, "training");
+    let trained = SweeperTree::trainer(records, &lengths)
+        .state(arguments.state)
+        .steps(arguments.steps)
+        .device(arguments.device)
+        .seed(arguments.seed)
+        .time_budget(Some(minutes(arguments)?))
+        .progress(|level, stage, step, steps| {
+            bar.set_length(steps as u64);
+            bar.set_position(step as u64);
+            bar.set_message(format!("level {level}, {stage}"));
+            ControlFlow::Continue(())
+        })
+        .train()?;
+    bar.finish_and_clear();
+    trained.tree.save(&arguments.out)?;
+    let bytes = std::fs::metadata(&arguments.out).map_err(Error::io(&arguments.out))?.len();
+    let document = serde_json::json!({
+        "records": records.len(),
+        "sequences": lengths.len(),
+        "record_shape": trained.tree.shape().dims(),
+        "capacity": trained.tree.capacity(),
+        "state": trained.tree.state_len(trained.tree.capacity()),
+        "parameters": trained.tree.parameters(),
+        "tree_bytes": bytes,
+        "seconds": trained.seconds,
+        "levels": trained.levels,
+    });
+    output::result(json, &document, || {
+        let mut rows = vec![
+            ("sequences", format!("{} of {length}", output::count(lengths.len() as u64))),
+            (
+                "tree",
+                format!(
+                    "{} records into {} values, {} parameters, {} in {}",
+                    trained.tree.capacity(),
+                    trained.tree.state_len(trained.tree.capacity()),
+                    output::count(trained.tree.parameters()),
+                    output::bytes(bytes as f64),
+                    arguments.out.display()
+                ),
+            ),
+            ("time", format!("{:.1} s", trained.seconds)),
+        ];
+        for level in &trained.levels {
+            let said_of =
+                format!("{} records into {} values, error {:.3e}", level.records, level.state, level.error);
+            rows.push(("level", said_of));
+            rows.extend(level.stages.iter().map(|stage| (stage.name, said(stage))));
         }
         output::table(&rows)
     })

@@ -15,6 +15,10 @@ fn noise(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
+fn error_of(exact: &Records, decoded: &Records) -> f64 {
+    crate::codec::error_and_norm(exact.values(), decoded.values()).0
+}
+
 /// Items of six values, of which a few say most.
 fn items(count: usize, seed: u64) -> Records {
     let mut values = noise(count * 6, seed);
@@ -57,11 +61,11 @@ fn of_independent_items_the_tree_is_pca() {
     for first in (0..1_600).step_by(16) {
         let some = fresh.slice(first..first + 16);
         let back = tree.decode(&tree.encode(&some).unwrap()).unwrap();
-        ours += crate::report::mean_squared_error(&some, &back);
+        ours += error_of(&some, &back);
         let codes = pca.encode(&some).unwrap();
         let codes: Vec<StoredCode<'_>> =
             codes.iter().map(|code| StoredCode { bytes: &code.code, without_predictor: true }).collect();
-        theirs += crate::report::mean_squared_error(&some, &pca.decode(&codes).unwrap());
+        theirs += error_of(&some, &pca.decode(&codes).unwrap());
     }
     assert!((ours / theirs - 1.0).abs() < 0.01, "{ours} and {theirs}");
 }
@@ -170,7 +174,7 @@ fn a_restorer_pays_on_a_curve_and_is_left_out_where_it_does_not() {
             .map(|i| {
                 let some = fresh.slice(4 * i..4 * i + 4);
                 let back = tree.decode(&tree.encode(&some).unwrap()).unwrap();
-                crate::report::mean_squared_error(&some, &back)
+                error_of(&some, &back)
             })
             .sum()
     };
