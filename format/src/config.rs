@@ -156,6 +156,45 @@ impl Framed for TreeConfig {
     const WHAT: &'static str = "a sweeper tree's configuration";
 }
 
+/// The configuration of a recurrent network that follows a sweeper tree.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct RecurrenceConfig {
+    /// Values of its memory.
+    pub memory: u32,
+    /// Values of an input.
+    pub input: u32,
+    /// Steps it can tell apart.
+    pub positions: u32,
+    /// Width of its hidden layers.
+    pub hidden: u32,
+}
+
+impl Framed for RecurrenceConfig {
+    const KIND: u8 = 7;
+    const SCHEMA: u8 = 1;
+    const WHAT: &'static str = "a recurrence's configuration";
+}
+
+impl RecurrenceConfig {
+    /// Checks every number against the format's limits.
+    ///
+    /// # Errors
+    /// The first number that no writer produces.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        for (what, found) in [
+            ("the values of a memory", self.memory),
+            ("the values of an input", self.input),
+            ("the steps of a recurrence", self.positions),
+            ("the width of a recurrence", self.hidden),
+        ] {
+            if found == 0 || found > WIDTH_MAX {
+                return Err(DecodeError::Limit { what, found: found.into(), max: WIDTH_MAX.into() });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The configuration of the plain codec, which keeps the first values of a record as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, BorrowDecode)]
 pub struct PlainConfig {

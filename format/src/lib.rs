@@ -59,7 +59,9 @@ mod uses;
 
 pub use checksum::{Place, Table};
 pub use codec_image::{CodecImage, ElementType, NamedTensor};
-pub use config::{FlowConfig, PlainConfig, Preset, QuantizerKind, TreeConfig, WeightPrecision};
+pub use config::{
+    FlowConfig, PlainConfig, Preset, QuantizerKind, RecurrenceConfig, TreeConfig, WeightPrecision,
+};
 pub use counter::CounterChunk;
 pub use error::DecodeError;
 pub use header::{Features, Similarity, StoreHeader};

@@ -41,52 +41,10 @@ impl Frontier {
             return Err(Error::argument("the length of a sequence", most, self.len + 1));
         }
         let leaf = tree.leaves(&Records::from(record))?;
-        let (waiting, root) = self.path(leaf, |level, left, right| {
-            let right = right.unwrap_or(&tree.levels[level - 1].empty);
-            tree.merged(level, [left, right].concat())
-        })?;
+        let (waiting, root) =
+            path(&self.waiting, self.len, leaf, |level, left, right| tree.merged_beside(level, left, right))?;
         (self.len, self.waiting) = (self.len + 1, waiting);
-        Ok(SequenceState { len: self.len, values: root })
-    }
-
-    /// Subtrees that wait and the root once `leaf` is appended. `merge` is given the level of its result, and no right state
-    /// where there is nothing yet.
-    #[expect(clippy::type_complexity, reason = "two things, named where they are used")]
-    fn path(
-        &self,
-        leaf: Vec<f32>,
-        mut merge: impl FnMut(usize, &[f32], Option<&[f32]>) -> Result<Vec<f32>>,
-    ) -> Result<(Vec<Option<Vec<f32>>>, Vec<f32>)> {
-        let top = depth(self.len + 1);
-        let mut waiting = self.waiting.clone();
-        waiting.resize(top + 1, None);
-        let mut node = leaf;
-        // As long as every level below was complete, so is this node.
-        let mut complete = true;
-        for (level, slot) in waiting.iter_mut().enumerate().take(top) {
-            node = match slot {
-                Some(left) => {
-                    let merged = merge(level + 1, left, Some(&node))?;
-                    // A full pair is a full subtree of the next level; until then the left one goes on waiting.
-                    if complete {
-                        *slot = None;
-                    }
-                    merged
-                }
-                None => {
-                    let merged = merge(level + 1, &node, None)?;
-                    if complete {
-                        *slot = Some(node);
-                    }
-                    complete = false;
-                    merged
-                }
-            };
-        }
-        if complete {
-            waiting[top] = Some(node.clone());
-        }
-        Ok((waiting, node))
+        Ok(SequenceState::new(self.len, root))
     }
 
     /// Its states, from the lowest level: what to keep beside the length.
@@ -114,6 +72,47 @@ impl Frontier {
         }
         Ok(Self { len, waiting })
     }
+}
+
+/// Subtrees that wait and the root once `leaf` is appended to `len` others. A node may be of several sequences side by side. `merge` is given the level of its result, and no right state
+/// where there is nothing yet.
+#[expect(clippy::type_complexity, reason = "two things, named where they are used")]
+pub(super) fn path(
+    waiting: &[Option<Vec<f32>>],
+    len: u64,
+    leaf: Vec<f32>,
+    mut merge: impl FnMut(usize, &[f32], Option<&[f32]>) -> Result<Vec<f32>>,
+) -> Result<(Vec<Option<Vec<f32>>>, Vec<f32>)> {
+    let top = depth(len + 1);
+    let mut waiting = waiting.to_vec();
+    waiting.resize(top + 1, None);
+    let mut node = leaf;
+    // As long as every level below was complete, so is this node.
+    let mut complete = true;
+    for (level, slot) in waiting.iter_mut().enumerate().take(top) {
+        node = match slot {
+            Some(left) => {
+                let merged = merge(level + 1, left, Some(&node))?;
+                // A full pair is a full subtree of the next level; until then the left one goes on waiting.
+                if complete {
+                    *slot = None;
+                }
+                merged
+            }
+            None => {
+                let merged = merge(level + 1, &node, None)?;
+                if complete {
+                    *slot = Some(node);
+                }
+                complete = false;
+                merged
+            }
+        };
+    }
+    if complete {
+        waiting[top] = Some(node.clone());
+    }
+    Ok((waiting, node))
 }
 
 #[cfg(test)]
@@ -144,12 +143,11 @@ mod tests {
             let mut frontier = Frontier::new();
             for (index, leaf) in leaves.iter().enumerate() {
                 let mut merges = 0;
-                let (waiting, root) = frontier
-                    .path(leaf.clone(), |level, left, right| {
-                        merges += 1;
-                        Ok(text(level, left, right))
-                    })
-                    .unwrap();
+                let (waiting, root) = path(&frontier.waiting, frontier.len, leaf.clone(), |level, left, right| {
+                    merges += 1;
+                    Ok(text(level, left, right))
+                })
+                .unwrap();
                 (frontier.len, frontier.waiting) = (frontier.len + 1, waiting);
                 prop_assert_eq!(root, rebuilt(&leaves[..=index]));
                 prop_assert_eq!(merges, depth(index as u64 + 1));

@@ -34,12 +34,7 @@ impl SweeperTree {
             if let Some(codec) = &level.restorer {
                 image.tensors.push(nested(restorer(number), codec)?);
             }
-            image.tensors.push(NamedTensor {
-                name: empty(number),
-                element: ElementType::F32,
-                dims: vec![level.empty.len() as u32],
-                bytes: level.empty.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            });
+            image.tensors.push(floats(&empty(number), &level.empty));
         }
         Ok(image)
     }
@@ -75,12 +70,7 @@ impl SweeperTree {
             if restorer.as_ref().is_some_and(|restorer| restorer.shape() != first) {
                 return Err(misfit(format!("the restorer of level {number} is of other records")));
             }
-            let stored = image.tensor(&empty(number), ElementType::F32, &[state])?;
-            let values = stored.bytes.chunks_exact(4);
-            let empty: Vec<f32> = values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            if empty.iter().any(|value| !value.is_finite()) {
-                return Err(misfit(format!("the empty subtree of level {number} is not finite")));
-            }
+            let empty = read_floats(image, &empty(number), state)?;
             levels.push(Level { sweeper: codec, restorer, empty });
         }
         Ok(Self { levels })
@@ -102,6 +92,27 @@ impl SweeperTree {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         Self::from_image(&CodecImage::decode(&bytes)?, device)
+    }
+}
+
+/// Numbers as a tensor.
+pub(super) fn floats(name: &str, values: &[f32]) -> NamedTensor {
+    NamedTensor {
+        name: name.to_owned(),
+        element: ElementType::F32,
+        dims: vec![values.len() as u32],
+        bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
+}
+
+/// As many finite numbers of a tensor as there must be.
+pub(super) fn read_floats(image: &CodecImage, name: &str, len: usize) -> Result<Vec<f32>> {
+    let stored = image.tensor(name, ElementType::F32, &[len])?;
+    let values = stored.bytes.chunks_exact(4);
+    let values: Vec<f32> = values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    match values.iter().all(|value| value.is_finite()) {
+        true => Ok(values),
+        false => Err(misfit(format!("{name} is not finite"))),
     }
 }
 

@@ -5,14 +5,17 @@
 //! out by as many inverse steps. Knows nothing of stores or files.
 //!
 //! - [`tree`](SweeperTree): encode, decode all, a range, or one. [`Frontier`]: append, one path at a time.
+//! - [`Student`]: a recurrent network that follows a tree, a step a record.
 //! - [`Trainer`]: level by level, each frozen before the next. Images in the manner of codecs.
 
 mod frontier;
 mod image;
+mod student;
 mod train;
 mod tree;
 
 pub use frontier::Frontier;
+pub use student::{Student, StudentTrainer};
 pub use train::{LevelReport, TrainedTree, Trainer};
 pub use tree::{SequenceState, SweeperTree};
 

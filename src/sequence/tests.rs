@@ -182,3 +182,31 @@ fn a_restorer_pays_on_a_curve_and_is_left_out_where_it_does_not() {
     assert!(after < 0.5 * before, "{before} and {after}");
     assert!(trained.tree.parameters() > plain.tree.parameters());
 }
+
+/// A student that was taught follows the tree better than one that does nothing, and can be stored.
+#[test]
+fn a_student_follows_its_tree() {
+    let tree = tree(12);
+    let records = items(640, 13);
+    let (student, stages) = Student::trainer(&tree, &records, 16).hidden(64).steps(400).train().unwrap();
+    let error = |stage: usize| (stages[stage].error_before.unwrap(), stages[stage].error_after.unwrap());
+    assert!(error(0).1 < 0.3 * error(0).0 && error(1).1 <= error(1).0, "{stages:?}");
+    assert_eq!((student.capacity(), tree.capacity()), (16, 16));
+    let fresh = items(16, 14);
+    let bytes = student.image().unwrap().encode().unwrap();
+    let again = Student::from_image(&CodecImage::decode(&bytes).unwrap(), Device::Cpu).unwrap();
+    let (mut memory, mut other) = (student.begin(&tree).unwrap(), again.begin(&tree).unwrap());
+    for row in 0..16 {
+        memory = student.append(&tree, &memory, &fresh.get(row)).unwrap();
+        other = again.append(&tree, &other, &fresh.get(row)).unwrap();
+    }
+    assert_eq!(memory, other);
+    let teacher = tree.at_top(&tree.encode(&fresh).unwrap()).unwrap();
+    let square =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+    let off = square(&mut memory.values().iter().zip(teacher.values()).map(|(a, b)| a - b));
+    assert!(off < 0.5 * square(&mut teacher.values().iter().copied()), "{off}");
+    assert_eq!(tree.decode(&memory).unwrap().len(), 16);
+    let beyond = student.append(&tree, &memory, &fresh.get(0)).unwrap_err();
+    assert_eq!(beyond.to_string(), "the length of a sequence must be at most 16 records, found 17");
+}

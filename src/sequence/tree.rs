@@ -55,6 +55,8 @@ pub struct SweeperTree {
 /// A sequence as one state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SequenceState {
+    /// The level of the node whose state it is.
+    level: usize,
     pub(super) len: u64,
     pub(super) values: Vec<f32>,
 }
@@ -62,7 +64,12 @@ pub struct SequenceState {
 impl SequenceState {
     /// A state that was kept elsewhere, of a sequence of this length.
     pub fn new(len: u64, values: Vec<f32>) -> Self {
-        Self { len, values }
+        Self { level: depth(len.max(1)), len, values }
+    }
+
+    /// The state of a node higher up than it need be.
+    pub(super) fn at_level(level: usize, len: u64, values: Vec<f32>) -> Self {
+        Self { level, len, values }
     }
 
     /// How many records it stands for.
@@ -128,7 +135,7 @@ impl SweeperTree {
         for level in 1..=depth(len) {
             states = self.merged(level, states)?;
         }
-        Ok(SequenceState { len, values: states })
+        Ok(SequenceState::new(len, states))
     }
 
     /// Unfolds all records. Cost: one inverse a record, batched by levels.
@@ -156,7 +163,7 @@ impl SweeperTree {
     /// As [`decode_at`](Self::decode_at).
     pub fn decode_range(&self, state: &SequenceState, range: Range<u64>) -> Result<Records> {
         self.check_len(state.len)?;
-        let root = depth(state.len);
+        let root = state.level;
         let expected = self.levels[root].empty.len();
         if state.values.len() != expected {
             return Err(Error::argument("the length of a state", expected.to_string(), state.values.len()));
@@ -192,6 +199,37 @@ impl SweeperTree {
         Ok(records)
     }
 
+    /// The level of its root, where that is full.
+    pub(super) fn top(&self) -> usize {
+        self.levels.len() - 1
+    }
+
+    /// States of a level as those of the top one, beside empty subtrees.
+    pub(super) fn lifted(&self, from: usize, mut states: Vec<f32>) -> Result<Vec<f32>> {
+        for level in from + 1..=self.top() {
+            states = self.merged_beside(level, &states, None)?;
+        }
+        Ok(states)
+    }
+
+    /// States of a level from left and right ones of the level below, row by row; from empty subtrees where there is no right.
+    pub(super) fn merged_beside(
+        &self,
+        level: usize,
+        left: &[f32],
+        right: Option<&[f32]>,
+    ) -> Result<Vec<f32>> {
+        let empty = &self.levels[level - 1].empty;
+        let mut pairs = Vec::with_capacity(2 * left.len());
+        for (row, left) in left.chunks_exact(empty.len()).enumerate() {
+            pairs.extend_from_slice(left);
+            pairs.extend_from_slice(
+                right.map_or(empty, |right| &right[row * empty.len()..(row + 1) * empty.len()]),
+            );
+        }
+        self.merged(level, pairs)
+    }
+
     /// States of leaves, `[record, state]`.
     pub(super) fn leaves(&self, records: &Records) -> Result<Vec<f32>> {
         check_shape(self.shape(), records.shape())?;
@@ -207,6 +245,16 @@ impl SweeperTree {
         }
         let sweeper = &self.levels[level].sweeper;
         sweeper.coordinates(&Records::from_decoded(sweeper.shape(), states))
+    }
+
+    /// The state of the same sequence at the top level, as a [`Student`](super::Student) has it.
+    ///
+    /// # Errors
+    /// [`Argument`](Error::Argument) for a state that is not this tree's.
+    pub fn at_top(&self, state: &SequenceState) -> Result<SequenceState> {
+        self.check_len(state.len)?;
+        let values = self.lifted(state.level, state.values.clone())?;
+        Ok(SequenceState::at_level(self.top(), state.len, values))
     }
 
     fn check_len(&self, len: u64) -> Result<()> {

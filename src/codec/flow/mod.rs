@@ -12,6 +12,7 @@ mod elementwise;
 mod host;
 pub(crate) mod network;
 pub(crate) mod principal_axes;
+pub(crate) mod recurrence;
 pub(crate) mod restore;
 pub(crate) mod weights;
 

@@ -11,6 +11,7 @@ mod foundation;
 mod gate;
 mod ordered;
 mod paper;
+pub(crate) mod recurrence;
 
 use super::{Device, EntropySpec, FlowCodec, QuantizerSpec, Rate};
 use crate::error::{Error, Result};
@@ -141,7 +142,7 @@ pub struct Progress<'a> {
     pub elapsed: Duration,
 }
 
-type Callback<'a> = Box<dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a>;
+pub(crate) type Callback<'a> = Box<dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a>;
 
 /// Builds a [`FlowCodec`] from records.
 ///
