@@ -12,6 +12,8 @@
 //! - [`Pack`]: an immutable copy of a store, mapped and searched in place.
 //! - [`FlowCodec`] and its [`Trainer`]; [`PlainCodec`] where nothing is to be compressed; the trait [`Codec`] for
 //!   your own.
+//! - [`Stream`]: sequences under a name, folded into few slots by a [`SweeperTree`].
+//! - [`Policy`]: who makes room.
 //! - [`ingest`]: datasets into stores. [`report`]: figures and pictures.
 //! - [`Filter`]: the language of conditions on metadata.
 //! - [`Error`]: what each failure leaves behind.

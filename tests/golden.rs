@@ -5,7 +5,8 @@
 mod common;
 
 use apcm::{
-    Attributes, Error, Fidelity, MemoryId, Metadata, Pack, PlainCodec, Record, Similarity, Store, Value,
+    Attributes, Error, Fidelity, MemoryId, Metadata, Pack, PlainCodec, Policy, Record, Similarity, Store,
+    Value,
 };
 use apcm_format::StoreHeader;
 use common::Home;
@@ -261,4 +262,61 @@ fn make_the_fixtures() {
     let text = serde_json::to_string_pretty(&expected).unwrap() + "\n";
     std::fs::write(fixture("expected.json"), text).unwrap();
     println!("EXPECTED_HASH = {}", hash(&fixture("expected.json")));
+}
+
+/// BLAKE3 of `streams.apcm`: three parts of a stream, the second one evicted, under `lru`.
+const STREAMS_HASH: &str = "06462559eb267667dd2befadcb3aaf5b40abbd12a7691b0e6e8de9218949d33a";
+
+fn walk(i: usize) -> Record {
+    let (a, b) = (i as f32 / 5.0, i as f32 / 11.0);
+    Record::vector(vec![a.sin(), a.cos(), b.sin()]).unwrap()
+}
+
+#[test]
+fn a_store_with_a_stream_and_a_policy_goes_on() {
+    assert_eq!(hash(&fixture("streams.apcm")), STREAMS_HASH, "streams.apcm was swapped");
+    let home = Home::new();
+    let path = copy(&home, "streams.apcm");
+    assert!(Store::verify(&path).run().unwrap().ok);
+    let store = clocked().open(&path).unwrap();
+    assert_eq!((store.policy(), store.len()), (Policy::Lru, 4));
+    let stream = store.stream("walk").unwrap();
+    let indices = |from, to| (from..to).collect::<Vec<u64>>();
+    let found: Vec<u64> = stream.recall_all().unwrap().iter().map(|recalled| recalled.index).collect();
+    assert_eq!(found, [indices(0, 8), indices(16, 22)].concat());
+    for recalled in stream.recall_all().unwrap() {
+        let exact = walk(recalled.index as usize);
+        let off = recalled.record.values().iter().zip(exact.values()).map(|(x, y)| (x - y).abs());
+        assert!(off.fold(0.0, f32::max) < 0.35, "{recalled:?}");
+    }
+    assert!(matches!(stream.recall(9).unwrap_err(), Error::Forgotten { index: 9, .. }));
+    assert_eq!(stream.append(&walk(22)).unwrap().index, 22);
+    // Everything of the stream was read just now, and `b` before it closed: `a` is who leaves.
+    let put = store.put(b"c", &walk(40), Attributes::default()).unwrap();
+    assert_eq!(put.evicted[0].key.as_deref(), Some(b"a".as_slice()));
+}
+
+/// Makes `streams.apcm`; only where the format was changed on purpose.
+#[test]
+#[ignore = "writes to tests/golden"]
+fn make_the_fixture_with_a_stream() {
+    let home = Home::new();
+    let mut seen = apcm::Records::with_dims(&[3]).unwrap();
+    (0..256).for_each(|i| seen.push(&walk(i)).unwrap());
+    let tree = apcm::SweeperTree::trainer(&seen, &[8; 32]).state(9).untrained().train().unwrap().tree;
+    let codec = PlainCodec::new(&[3], 3).unwrap();
+    let store = clocked().capacity(4).policy(Policy::Lru).create(&home.path, codec).unwrap();
+    store.set_sweeper_tree(tree).unwrap();
+    let stream = store.stream("walk").unwrap();
+    (0..16).for_each(|i| drop(stream.append(&walk(i)).unwrap()));
+    store.put(b"a", &walk(30), Attributes::default()).unwrap();
+    store.put(b"b", &walk(31), Attributes::default()).unwrap();
+    stream.recall(3).unwrap();
+    // The second part is the least recently used.
+    (16..22).for_each(|i| drop(stream.append(&walk(i)).unwrap()));
+    store.get(b"b").unwrap();
+    store.close().unwrap();
+    Store::compact(&home.path).unwrap();
+    std::fs::copy(&home.path, fixture("streams.apcm")).unwrap();
+    println!("STREAMS_HASH = {}", hash(&fixture("streams.apcm")));
 }

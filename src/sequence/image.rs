@@ -1,6 +1,7 @@
 //! A tree as bytes: an image whose tensors are the images of its codecs.
 
 use super::tree::{LEVELS_MAX, Level, SweeperTree};
+use crate::codec::flow::pairs::Expectation;
 use crate::codec::{Codec, Device, FlowCodec};
 use crate::error::{Error, Result};
 use apcm_format::{CodecImage, DecodeError, ElementType, NamedTensor, TreeConfig};
@@ -35,6 +36,8 @@ impl SweeperTree {
                 image.tensors.push(nested(restorer(number), codec)?);
             }
             image.tensors.push(floats(&empty(number), &level.empty));
+            image.tensors.push(floats(&format!("level{number}.next.take"), &level.next.take));
+            image.tensors.push(floats(&format!("level{number}.next.give"), &level.next.give));
         }
         Ok(image)
     }
@@ -71,7 +74,8 @@ impl SweeperTree {
                 return Err(misfit(format!("the restorer of level {number} is of other records")));
             }
             let empty = read_floats(image, &empty(number), state)?;
-            levels.push(Level { sweeper: codec, restorer, empty });
+            let next = expectation(image, number, state)?;
+            levels.push(Level { sweeper: codec, restorer, empty, next });
         }
         Ok(Self { levels })
     }
@@ -93,6 +97,18 @@ impl SweeperTree {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         Self::from_image(&CodecImage::decode(&bytes)?, device)
     }
+}
+
+/// What a level expects: as many directions as its tensors have.
+fn expectation(image: &CodecImage, number: usize, width: usize) -> Result<Expectation> {
+    let name = |side: &str| format!("level{number}.next.{side}");
+    let stored = image.tensors.iter().find(|tensor| tensor.name == name("take"));
+    let len = stored.map_or(0, |tensor| tensor.bytes.len() / 4);
+    if !len.is_multiple_of(width) {
+        return Err(misfit(format!("what level {number} expects is of other states")));
+    }
+    let read = |side: &str| read_floats(image, &name(side), len);
+    Ok(Expectation { width, take: read("take")?, give: read("give")? })
 }
 
 /// Numbers as a tensor.

@@ -1,6 +1,7 @@
 //! Training a tree: level by level, each frozen before the next.
 
 use super::tree::{LEVELS_MAX, Level, SweeperTree, depth};
+use crate::codec::flow::pairs::{Expectation, Pairs};
 use crate::codec::{Codec, Device, FlowCodec, StageReport, error_and_norm};
 use crate::error::{Error, Result};
 use crate::record::Records;
@@ -50,7 +51,7 @@ type Callback<'a> = Box<dyn FnMut(usize, &str, usize, usize) -> ControlFlow<()> 
 ///
 /// Each level begins at its linear optimum, the principal axes of two neighbouring states, which for independent records
 /// are the axes of the records themselves. Then, behind a gate like a codec's, its sweeper may get a predictor for what a
-/// merge drops, taught with full pairs and with those of random prefixes beside empty subtrees; then the level is frozen,
+/// merge drops, taught with full pairs and with those of random prefixes beside what they make one expect; then the level is frozen,
 /// and a *restorer* is taught what records come out of its states and what they were.
 pub struct Trainer<'a> {
     records: &'a Records,
@@ -162,9 +163,14 @@ impl<'a> Trainer<'a> {
             // A sequence ends where it is one state.
             whole.retain(|sequence| depth(sequence.len as u64) >= level);
             prefixes.retain(|sequence| depth(sequence.len as u64) >= level);
-            let (pairs, full) = match tree.levels.last() {
+            let (pairs, full) = match tree.levels.last_mut() {
                 None => (self.records.clone(), self.records.len()),
-                Some(last) => pairs(&last.empty, level, &whole, &prefixes)?,
+                Some(below) => {
+                    let full = full_pairs(below, level, &whole)?;
+                    let count = full.len();
+                    below.next = Pairs::fit(&full, &(0..count).collect::<Vec<usize>>())?.expectation();
+                    (with_gaps(full, below, level, &whole, &prefixes)?, count)
+                }
             };
             let (sweeper, mut stages) = self.sweeper(level, &pairs, full, began)?;
             let empty = match tree.levels.last() {
@@ -175,7 +181,8 @@ impl<'a> Trainer<'a> {
                     sweeper.coordinates(&Records::from_decoded(sweeper.shape(), nothing))?
                 }
             };
-            tree.levels.push(Level { sweeper, restorer: None, empty });
+            let next = Expectation { width: empty.len(), ..Expectation::default() };
+            tree.levels.push(Level { sweeper, restorer: None, empty, next });
             for sequence in whole.iter_mut().chain(&mut prefixes) {
                 let records = sequence.first..sequence.first + sequence.len;
                 sequence.states = match level {
@@ -335,24 +342,33 @@ impl Sequence {
     }
 }
 
-/// The pairs that make the states of a level, and how many of them, the first ones, are of full subtrees. Of prefixes only
-/// the last pair is another than the whole sequence's, where it has a gap.
-fn pairs(empty: &[f32], level: usize, whole: &[Sequence], prefixes: &[Sequence]) -> Result<(Records, usize)> {
-    let width = 2 * empty.len();
-    let mut full = Records::with_dims(&[2, empty.len()])?;
-    let mut gaps = Vec::new();
+/// The pairs of full subtrees that make the states of a level.
+fn full_pairs(below: &Level, level: usize, whole: &[Sequence]) -> Result<Records> {
+    let width = 2 * below.empty.len();
+    let mut full = Records::with_dims(&[2, below.empty.len()])?;
     for Sequence { states, len, .. } in whole {
-        let split = (len >> level) * width;
-        states[..split].chunks_exact(width).try_for_each(|pair| full.push_values(pair))?;
-        gaps.push(&states[split..]);
+        states[..(len >> level) * width].chunks_exact(width).try_for_each(|pair| full.push_values(pair))?;
     }
-    for Sequence { states, len, .. } in prefixes {
-        gaps.push(&states[(len >> level) * width..]);
+    Ok(full)
+}
+
+/// The same with the pairs that have a gap behind them. Of a prefix only its last pair is another than the whole sequence's.
+fn with_gaps(
+    mut pairs: Records,
+    below: &Level,
+    level: usize,
+    whole: &[Sequence],
+    prefixes: &[Sequence],
+) -> Result<Records> {
+    let half = below.empty.len();
+    for Sequence { states, len, .. } in whole.iter().chain(prefixes) {
+        let mut gap = states[(len >> level) * 2 * half..].to_vec();
+        if gap.len() == half {
+            gap.extend(below.next.beside(&gap));
+        }
+        if !gap.is_empty() {
+            pairs.push_values(&gap)?;
+        }
     }
-    let count = full.len();
-    for gap in gaps.into_iter().filter(|gap| !gap.is_empty()) {
-        let pair: Vec<f32> = gap.iter().chain(empty).copied().take(width).collect();
-        full.push_values(&pair)?;
-    }
-    Ok((full, count))
+    Ok(pairs)
 }

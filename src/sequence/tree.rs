@@ -1,6 +1,7 @@
 //! The tree: records to one state, level by level, and back.
 
 use crate::codec::FlowCodec;
+use crate::codec::flow::pairs::Expectation;
 use crate::error::{Error, Result};
 use crate::record::{Record, Records, check_shape};
 use apcm_format::RecordShape;
@@ -18,13 +19,15 @@ pub(super) struct Level {
     pub(super) restorer: Option<FlowCodec>,
     /// State of a subtree of this level without records, `Z_k`.
     pub(super) empty: Vec<f32>,
+    /// What to expect on the right of a state of this level, where there is nothing yet.
+    pub(super) next: Expectation,
 }
 
 /// A tree of sweepers: folds a sequence of records into one state of bounded length, and unfolds it.
 ///
 /// State `u` of a leaf is a record in the coordinates of its principal axes; `u = M_k([left; right])` one level up, with at
 /// most so many values as the state was given. What is missing on the right of a sequence whose length is no power of two
-/// is the *empty subtree* `Z_k`, a state that stands for the mean of all. Decoding runs the inverses from the root down; its
+/// is what the left makes one expect, which of independent records is the mean of all. Decoding runs the inverses from the root down; its
 /// error is the sum of what each level lost, because inverses turn and do not stretch.
 ///
 /// ```
@@ -116,11 +119,12 @@ impl SweeperTree {
         self.levels[level].empty.len()
     }
 
-    /// Weights, rotations counted.
+    /// Weights, rotations and all else that was learned counted.
     pub fn parameters(&self) -> u64 {
         use crate::codec::Codec;
         let codecs = self.levels.iter().flat_map(|level| [Some(&level.sweeper), level.restorer.as_ref()]);
-        codecs.flatten().map(|codec| codec.info().parameters).sum()
+        let expected = self.levels.iter().map(|level| (level.next.take.len() + level.next.give.len()) as u64);
+        codecs.flatten().map(|codec| codec.info().parameters).chain(expected).sum()
     }
 
     /// Folds a sequence into one state. Cost: one merge a record, batched by levels.
@@ -204,7 +208,7 @@ impl SweeperTree {
         self.levels.len() - 1
     }
 
-    /// States of a level as those of the top one, beside empty subtrees.
+    /// States of a level as those of the top one, beside what they make one expect.
     pub(super) fn lifted(&self, from: usize, mut states: Vec<f32>) -> Result<Vec<f32>> {
         for level in from + 1..=self.top() {
             states = self.merged_beside(level, &states, None)?;
@@ -212,20 +216,23 @@ impl SweeperTree {
         Ok(states)
     }
 
-    /// States of a level from left and right ones of the level below, row by row; from empty subtrees where there is no right.
+    /// States of a level from left and right ones of the level below, row by row; beside what is to be expected where there
+    /// is no right one.
     pub(super) fn merged_beside(
         &self,
         level: usize,
         left: &[f32],
         right: Option<&[f32]>,
     ) -> Result<Vec<f32>> {
-        let empty = &self.levels[level - 1].empty;
+        let Level { empty, next, .. } = &self.levels[level - 1];
+        let width = empty.len();
         let mut pairs = Vec::with_capacity(2 * left.len());
-        for (row, left) in left.chunks_exact(empty.len()).enumerate() {
+        for (row, left) in left.chunks_exact(width).enumerate() {
             pairs.extend_from_slice(left);
-            pairs.extend_from_slice(
-                right.map_or(empty, |right| &right[row * empty.len()..(row + 1) * empty.len()]),
-            );
+            match right {
+                Some(right) => pairs.extend_from_slice(&right[row * width..(row + 1) * width]),
+                None => pairs.extend(next.beside(left)),
+            }
         }
         self.merged(level, pairs)
     }
@@ -236,12 +243,13 @@ impl SweeperTree {
         self.levels[0].sweeper.coordinates(records)
     }
 
-    /// States of one level from all of the level below, the last one beside an empty subtree where it is alone.
+    /// States of one level from all of the level below, the last one beside what it makes one expect where it is alone.
     pub(super) fn merged(&self, level: usize, mut states: Vec<f32>) -> Result<Vec<f32>> {
         use crate::codec::Codec;
-        let empty = &self.levels[level - 1].empty;
+        let Level { empty, next, .. } = &self.levels[level - 1];
         if !(states.len() / empty.len()).is_multiple_of(2) {
-            states.extend_from_slice(empty);
+            let last = next.beside(&states[states.len() - empty.len()..]);
+            states.extend(last);
         }
         let sweeper = &self.levels[level].sweeper;
         sweeper.coordinates(&Records::from_decoded(sweeper.shape(), states))

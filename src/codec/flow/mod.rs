@@ -11,6 +11,7 @@ pub(crate) mod chain;
 mod elementwise;
 mod host;
 pub(crate) mod network;
+pub(crate) mod pairs;
 pub(crate) mod principal_axes;
 pub(crate) mod recurrence;
 pub(crate) mod restore;

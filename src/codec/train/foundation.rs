@@ -3,6 +3,7 @@
 use super::{QuantizerChoice, Session, Split};
 use crate::codec::flow::Blueprint;
 use crate::codec::flow::network::{host, matrix};
+use crate::codec::flow::pairs::Pairs;
 use crate::codec::flow::principal_axes::PrincipalAxes;
 use crate::codec::flow::restore::PredictorScales;
 use crate::codec::flow::weights;
@@ -105,7 +106,7 @@ impl Foundation {
         let axes = match session.options.pairs {
             Some(whole) => {
                 let rows: Vec<usize> = split.training.iter().copied().filter(|&row| row < whole).collect();
-                PrincipalAxes::fit_pairs(session.records, &rows)?
+                Pairs::fit(session.records, &rows)?.axes()?
             }
             None => PrincipalAxes::fit(session.records, &split.training)?,
         };
