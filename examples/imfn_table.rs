@@ -3,8 +3,8 @@
 //! `cargo run --release --example imfn_table -- --data DIR [--json] [--steps 2000] [--depth]`
 //!
 //! `DIR` holds `mnist/train-images-idx3-ubyte.gz` and `t10k-images-idx3-ubyte.gz`, as their authors give them; nothing of the
-//! second is seen before it is measured. Half an hour on two cores. With `--depth`, error by level on sequences whose
-//! records go with each other, at 32 bytes a record: windows that slide over a larger picture, made of `fashion-mnist/`, and
+//! second is seen before it is measured. Half an hour on two cores. With `--depth` instead, error by level on sequences whose
+//! records go with each other: windows that slide over a larger picture, made of `fashion-mnist/`, and
 //! paragraphs of `text-embeddings/`, document by document.
 //!
 //! `bytes` are those of a whole sequence; PSNR is that of the mean error, SSIM the mean over all images.
@@ -56,23 +56,21 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         return Err("--data DIR: where mnist/ is".into());
     };
     let steps = option("--steps").map_or(Ok(2_000), |steps| steps.parse())?;
-    let rows = digits(&data, steps)?;
-    let mut document = json!({ "rows": rows.iter().map(Row::json).collect::<Vec<_>>() });
-    if !flag("--json") {
-        rows.iter().for_each(print);
-    }
     if flag("--depth") {
         let mut depth = Vec::new();
-        for (name, records, lengths) in [windows(&data)?, paragraphs(&data)?] {
-            depth.extend(by_depth(name, &records, &lengths, steps)?);
+        for (name, records, sources) in [windows(&data)?, paragraphs(&data)?] {
+            depth.extend(by_depth(name, &records, &sources, steps)?);
         }
-        if !flag("--json") {
-            depth.iter().for_each(|row| println!("{row}"));
+        match flag("--json") {
+            true => println!("{}", json!({ "depth": depth })),
+            false => depth.iter().for_each(|row| println!("{row}")),
         }
-        document["depth"] = depth.into();
+        return Ok(());
     }
-    if flag("--json") {
-        println!("{document}");
+    let rows = digits(&data, steps)?;
+    match flag("--json") {
+        true => println!("{}", json!({ "rows": rows.iter().map(Row::json).collect::<Vec<_>>() })),
+        false => rows.iter().for_each(print),
     }
     Ok(())
 }
@@ -206,12 +204,13 @@ fn folded(
     Ok(back)
 }
 
+/// A name, records, and of each sequence what it is cut from: a picture, a document.
 type Sequences = (&'static str, Records, Vec<usize>);
 
 /// Windows of 28 x 28 that slide, four pixels a step, over pictures of eight garments side by side.
 fn windows(data: &Path) -> Result<Sequences> {
     let images =
-        Dataset::open(data.join("fashion-mnist/train-images-idx3-ubyte.gz"))?.load_range(0..8_000)?;
+        Dataset::open(data.join("fashion-mnist/train-images-idx3-ubyte.gz"))?.load_range(0..4_000)?;
     let mut records = Records::new(images.shape());
     for strip in 0..images.len() / 8 {
         for step in 0..DEEPEST * 3 {
@@ -223,8 +222,8 @@ fn windows(data: &Path) -> Result<Sequences> {
             records.push_values(&(0..784).map(pixel).collect::<Vec<f32>>())?;
         }
     }
-    let lengths = vec![DEEPEST; records.len() / DEEPEST];
-    Ok(("windows over a picture", records, lengths))
+    let sources = (0..records.len() / DEEPEST).map(|sequence| sequence / 3).collect();
+    Ok(("windows over a picture", records, sources))
 }
 
 /// Embeddings of paragraphs, sixteen of one document at a time.
@@ -239,21 +238,21 @@ fn paragraphs(data: &Path) -> std::result::Result<Sequences, Box<dyn std::error:
         documents.entry((text("source"), text("doc"))).or_default().push(row);
     }
     let mut records = Records::new(all.shape());
-    for rows in documents.values() {
+    let mut sources = Vec::new();
+    for (document, rows) in documents.values().enumerate() {
         let whole = rows.len() / DEEPEST * DEEPEST;
         rows[..whole].iter().try_for_each(|&row| records.push_values(all.row(row)))?;
+        sources.extend(std::iter::repeat_n(document, whole / DEEPEST));
     }
-    let lengths = vec![DEEPEST; records.len() / DEEPEST];
-    Ok(("paragraphs of a document", records, lengths))
+    Ok(("paragraphs of a document", records, sources))
 }
 
 /// Error by level: so many records in as many numbers as one has, and at 32 bytes a record, against as much spent on each
-/// record alone. Every tenth sequence is set aside, whole.
-fn by_depth(name: &str, all: &Records, lengths: &[usize], steps: usize) -> Result<Vec<serde_json::Value>> {
+/// record alone. Every tenth picture or document is set aside, whole.
+fn by_depth(name: &str, all: &Records, sources: &[usize], steps: usize) -> Result<Vec<serde_json::Value>> {
     let (mut train, mut test) = (Records::new(all.shape()), Records::new(all.shape()));
-    for sequence in 0..lengths.len() {
-        // Whole pictures or documents stay together: ten neighbours in a row, then one block of them for the test.
-        let into = if sequence / 3 % 10 == 9 { &mut test } else { &mut train };
+    for (sequence, source) in sources.iter().enumerate() {
+        let into = if source % 10 == 9 { &mut test } else { &mut train };
         (sequence * DEEPEST..(sequence + 1) * DEEPEST).try_for_each(|row| into.push_values(all.row(row)))?;
     }
     let values = all.shape().values();
@@ -265,6 +264,7 @@ fn by_depth(name: &str, all: &Records, lengths: &[usize], steps: usize) -> Resul
         };
         Ok(mean_squared_error(&test, &through(&trainer.train()?.codec, &test)?.0))
     };
+    eprintln!("{name}: {} records, {} to test with", train.len(), test.len());
     let coded_alone = alone(None)?;
     // Levels are trained from below, so a tree of sixteen has those of all shorter sequences.
     let lengths = vec![DEEPEST; train.len() / DEEPEST];
@@ -296,6 +296,7 @@ fn by_depth(name: &str, all: &Records, lengths: &[usize], steps: usize) -> Resul
             "tree_32_bytes_a_record": mean_squared_error(&test, &folded(&trained, &test, length, &coded)?),
             "alone_32_bytes": coded_alone,
         }));
+        eprintln!("{}", rows[rows.len() - 1]);
         length *= 2;
     }
     Ok(rows)

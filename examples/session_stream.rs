@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example session_stream`
 
-use apcm::{FlowCodec, QuantizerSpec, Record, Records, Result, Store, SweeperTree};
+use apcm::{FlowCodec, QuantizerSpec, Records, Result, Store, SweeperTree};
 
 /// Stands for a real sensor: eight joints that swing at speeds of their own.
 fn pose(step: usize) -> Vec<f32> {

@@ -198,7 +198,9 @@ fn what_cannot_be_is_an_error_with_the_numbers_and_changes_nothing() {
     stream.append(&step(0)).unwrap();
     assert_eq!(stream.recall(1).unwrap_err().to_string(), "the index in a stream must be below 1, found 1");
     assert!(stream.append_all(&Records::with_dims(&[4]).unwrap()).unwrap().is_empty());
-    let exchanged = bare.set_sweeper_tree(tree()).unwrap_err();
+    let seen = records(&[4], (0..640).flat_map(walk).collect());
+    let other = SweeperTree::trainer(&seen, &[8; 80]).state(9).untrained().train().unwrap().tree;
+    let exchanged = bare.set_sweeper_tree(other).unwrap_err();
     assert!(exchanged.to_string().contains("1 parts of streams"), "{exchanged}");
     let seen = records(&[3], common::noise(3 * 64, 1));
     let shape = SweeperTree::trainer(&seen, &[8; 8]).state(6).untrained().train().unwrap().tree;
@@ -215,18 +217,19 @@ fn what_cannot_be_is_an_error_with_the_numbers_and_changes_nothing() {
 }
 
 #[test]
-fn recalls_count_for_their_part() {
+fn recalls_and_appends_count_for_their_part() {
     let home = Home::new();
     let store = filled(&home, 4, 20);
     let stream = store.stream("walk").unwrap();
     stream.recall(3).unwrap();
     stream.recall_range(10..18).unwrap();
     let counts: Vec<u32> = store.iter().unwrap().map(|entry| entry.unwrap().count()).collect();
-    assert_eq!(counts, [2, 1]);
-    // Counts are the part's: they stay when another record is folded in.
+    // Twenty appends, sixteen of them to the first part, and the recalls.
+    assert_eq!(counts, [18, 5]);
+    // Counts are the part's: they stay when another record is folded in, which is an access too.
     stream.append(&step(20)).unwrap();
     let counts: Vec<u32> = store.iter().unwrap().map(|entry| entry.unwrap().count()).collect();
-    assert_eq!(counts, [2, 1]);
+    assert_eq!(counts, [18, 6]);
 }
 
 #[test]
@@ -361,4 +364,104 @@ fn a_budget_holds_for_parts_too() {
     assert!(left > 0 && store.stats().unwrap().stored_bytes <= 600);
     assert_eq!(stream.len().unwrap(), 80);
     assert!(error(&stream.recall(79).unwrap().record, &step(79)) < 0.02);
+}
+
+/// Under the paper's rule what nobody reads leaves first; a part that is being appended to is not among them.
+#[test]
+fn a_part_under_way_is_not_the_next_to_go() {
+    let store = Store::builder().capacity(3).create_on(InMemoryBackend::new(), codec()).unwrap();
+    store.set_sweeper_tree(tree()).unwrap();
+    let stream = store.stream("walk").unwrap();
+    for i in 0..12 {
+        assert_eq!(stream.append(&step(i)).unwrap().index, i as u64);
+        store.insert(&step(100 + i)).unwrap();
+    }
+    assert_eq!((stream.len().unwrap(), stream.recall_all().unwrap().len()), (12, 12));
+}
+
+/// Changes rows of a closed store.
+fn tamper(home: &Home, change: impl FnOnce(&redb::WriteTransaction)) {
+    let database = Database::open(&home.path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    change(&transaction);
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_row_of_keys_that_leads_astray_hides_nothing() {
+    const KEYS: TableDefinition<'static, &[u8], u32> = TableDefinition::new("keys");
+    let home = Home::new();
+    filled(&home, 6, 40).close().unwrap();
+    let key = |first: u64| [b"\xffapcm stream\0\x04walk".as_slice(), &first.to_be_bytes()].concat();
+    tamper(&home, |transaction| {
+        let mut keys = transaction.open_table(KEYS).unwrap();
+        // The last part's row leads to a free slot, and one that never was to the first part.
+        keys.insert(key(32).as_slice(), 5).unwrap();
+        keys.insert(key(u64::MAX).as_slice(), 0).unwrap();
+    });
+    assert!(!Store::verify(&home.path).run().unwrap().ok);
+    let store = Store::open(&home.path).unwrap();
+    let stream = store.stream("walk").unwrap();
+    // The head still knows how many there were.
+    assert_eq!((stream.len().unwrap(), stream.recall_all().unwrap().len()), (40, 32));
+    assert_eq!(stream.append(&step(40)).unwrap().index, 40);
+    assert!(error(&stream.recall(3).unwrap().record, &step(3)) < 0.02);
+    store.close().unwrap();
+    Store::plan_repair(&home.path, |_, _| ControlFlow::Continue(())).unwrap().apply().unwrap();
+    let store = Store::open(&home.path).unwrap();
+    assert_eq!(
+        store.stream("walk").unwrap().recall_all().unwrap().len(),
+        41,
+        "the last part is led to again"
+    );
+}
+
+#[test]
+fn a_damaged_part_is_one_error_and_the_others_stay_readable() {
+    const SLOTS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("slots");
+    for slot in 0..3 {
+        let home = Home::new();
+        filled(&home, 6, 40).close().unwrap();
+        tamper(&home, |transaction| {
+            let mut slots = transaction.open_table(SLOTS).unwrap();
+            let mut value = slots.get(slot).unwrap().unwrap().value().to_vec();
+            value[40] ^= 1;
+            slots.insert(slot, value.as_slice()).unwrap();
+        });
+        let store = Store::open(&home.path).unwrap();
+        let stream = store.stream("walk").unwrap();
+        assert_eq!(stream.len().unwrap(), 40);
+        let left = stream.recall_all().unwrap();
+        assert_eq!(left.len(), [24, 24, 32][slot as usize]);
+        let inside = u64::from(slot) * 16 + 2;
+        assert!(matches!(stream.recall(inside).unwrap_err(), Error::Corrupt { .. }));
+        assert_eq!(store.streams().unwrap()[0].parts, 2);
+        assert_eq!(stream.append(&step(40)).unwrap().index, 40);
+        assert_eq!(stream.recall_all().unwrap().len(), left.len() + 1);
+        assert!(stream.remove().unwrap() >= 3);
+        assert_eq!((store.len(), stream.len().unwrap()), (0, 0));
+    }
+}
+
+/// A tree that was lost may be put back, and no other.
+#[test]
+fn a_lost_tree_may_be_put_back() {
+    const CODEC: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("codec");
+    let home = Home::new();
+    filled(&home, 6, 20).close().unwrap();
+    tamper(&home, |transaction| {
+        transaction.open_table(CODEC).unwrap().retain(|number, _| number < 1 << 32).unwrap();
+    });
+    let report = Store::verify(&home.path).run().unwrap();
+    assert!(!report.ok, "parts without a tree");
+    let store = Store::open(&home.path).unwrap();
+    assert!(matches!(store.stream("walk").unwrap().recall(3).unwrap_err(), Error::Corrupt { .. }));
+    store.set_sweeper_tree(tree()).unwrap();
+    assert_eq!(store.stream("walk").unwrap().recall_all().unwrap().len(), 20);
+    store.set_sweeper_tree(tree()).unwrap();
+    let seen = records(&[4], (0..640).flat_map(walk).collect());
+    let other = SweeperTree::trainer(&seen, &[8; 80]).state(9).untrained().train().unwrap().tree;
+    assert!(store.set_sweeper_tree(other).is_err());
+    store.close().unwrap();
+    assert!(Store::verify(&home.path).run().unwrap().ok);
 }

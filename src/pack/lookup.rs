@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::record::{Record, Records};
 use crate::stored::{Stored, decode_all};
 use apcm_format::pack::ROW_LEN;
+use apcm_format::stream::PART_KEY_PREFIX;
 use apcm_format::{
     DecodeError, MemoryId, Metadata, PackRow, Place, SlotKind, SlotMetadata, SlotRecord, Table, frame,
 };
@@ -52,6 +53,13 @@ impl Pack {
             return Err(corrupt(row, DecodeError::Invalid { what: "a row's memory", found: record.seq }));
         }
         let metadata = self.metadata(row, &known)?;
+        if metadata.key.as_deref().is_some_and(|key| key.starts_with(PART_KEY_PREFIX)) {
+            let cause = DecodeError::Malformed {
+                what: "a pack",
+                cause: "a memory has the key of a stream".to_owned(),
+            };
+            return Err(corrupt(row, cause));
+        }
         let residual =
             if residual.is_empty() { None } else { Some(self.blocks.get(memories, residual)?.to_vec()) };
         Ok(Stored::new(known.slot, &record, metadata, residual))

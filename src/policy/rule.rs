@@ -41,7 +41,7 @@ impl Rule {
     /// Rank of a memory that takes the place of another under the same key now.
     pub(crate) fn replaced(self, rank: u64, tick: u64) -> u64 {
         match self.0 {
-            Policy::Lru => rank.max(tick),
+            Policy::Lru | Policy::LfuAged { .. } => self.read(rank, tick),
             _ => rank,
         }
     }

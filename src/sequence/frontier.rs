@@ -21,6 +21,15 @@ impl Frontier {
         Self::default()
     }
 
+    /// Whether its states are as long as this tree's.
+    pub(crate) fn fits(&self, tree: &SweeperTree) -> bool {
+        let waiting = self.waiting.iter().zip(&tree.levels);
+        self.len <= tree.capacity()
+            && waiting
+                .flat_map(|(state, level)| Some((state.as_ref()?, level)))
+                .all(|(state, level)| state.len() == level.empty.len())
+    }
+
     /// How many records were appended.
     pub fn len(&self) -> u64 {
         self.len
@@ -34,11 +43,16 @@ impl Frontier {
     /// Appends a record; gives the state of the whole sequence, as [`SweeperTree::encode`] would, up to rounding.
     ///
     /// # Errors
-    /// [`RecordShape`](Error::RecordShape), [`Argument`](Error::Argument) when the tree is full; nothing changes then.
+    /// [`RecordShape`](Error::RecordShape); [`Argument`](Error::Argument) when the tree is full, and for states of another tree.
+    /// Nothing changes then.
     pub fn append(&mut self, tree: &SweeperTree, record: &Record) -> Result<SequenceState> {
         if self.len >= tree.capacity() {
             let most = format!("at most {} records", tree.capacity());
             return Err(Error::argument("the length of a sequence", most, self.len + 1));
+        }
+        if !self.fits(tree) {
+            let found = "those of another";
+            return Err(Error::argument("the states of a frontier", "those of this tree", found));
         }
         let leaf = tree.leaves(&Records::from(record))?;
         let (waiting, root) =

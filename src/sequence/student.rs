@@ -210,9 +210,12 @@ impl Student {
             let most = format!("at most {} records", self.capacity());
             return Err(Error::argument("the length of a sequence", most, memory.len() + 1));
         }
-        if memory.values().len() != self.empty.len() {
-            let expected = self.empty.len().to_string();
-            return Err(Error::argument("the length of a memory", expected, memory.values().len()));
+        if !memory.is_empty() {
+            tree.check(memory)?;
+        }
+        if memory.level() != tree.top() || memory.values().len() != self.empty.len() {
+            let expected = format!("{} values at the top level", self.empty.len());
+            return Err(Error::argument("a student's memory", expected, memory.values().len()));
         }
         let leaf = tree.leaves(&Records::from(record))?;
         let values = self.recurrence.next(memory.values(), &leaf, memory.len() as usize);

@@ -52,7 +52,8 @@ type Callback<'a> = Box<dyn FnMut(usize, &str, usize, usize) -> ControlFlow<()> 
 /// Each level begins at its linear optimum, the principal axes of two neighbouring states, which for independent records
 /// are the axes of the records themselves. Then, behind a gate like a codec's, its sweeper may get a predictor for what a
 /// merge drops, taught with full pairs and with those of random prefixes beside what they make one expect; then the level is frozen,
-/// and a *restorer* is taught what records come out of its states and what they were.
+/// and a *restorer* is taught what records come out of its states and what they were. Gates judge on records that the stage
+/// itself has not seen; the linear parts below have.
 pub struct Trainer<'a> {
     records: &'a Records,
     lengths: &'a [usize],

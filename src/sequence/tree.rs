@@ -27,8 +27,8 @@ pub(super) struct Level {
 ///
 /// State `u` of a leaf is a record in the coordinates of its principal axes; `u = M_k([left; right])` one level up, with at
 /// most so many values as the state was given. What is missing on the right of a sequence whose length is no power of two
-/// is what the left makes one expect, which of independent records is the mean of all. Decoding runs the inverses from the root down; its
-/// error is the sum of what each level lost, because inverses turn and do not stretch.
+/// is what the left makes one expect, which of independent records is the mean of all. Decoding runs the inverses from the root down. Untrained,
+/// its error is the sum of what each level lost, because those inverses turn and do not stretch.
 ///
 /// ```
 /// use apcm::{Record, Records, SweeperTree};
@@ -75,6 +75,11 @@ impl SequenceState {
         Self { level, len, values }
     }
 
+    /// The level of its node.
+    pub(super) fn level(&self) -> usize {
+        self.level
+    }
+
     /// How many records it stands for.
     pub fn len(&self) -> u64 {
         self.len
@@ -93,7 +98,7 @@ impl SequenceState {
 
 /// Levels above the leaves of a tree over so many records.
 pub(super) fn depth(len: u64) -> usize {
-    len.next_power_of_two().trailing_zeros() as usize
+    (u64::BITS - len.saturating_sub(1).leading_zeros()) as usize
 }
 
 impl SweeperTree {
@@ -166,12 +171,7 @@ impl SweeperTree {
     /// # Errors
     /// As [`decode_at`](Self::decode_at).
     pub fn decode_range(&self, state: &SequenceState, range: Range<u64>) -> Result<Records> {
-        self.check_len(state.len)?;
-        let root = state.level;
-        let expected = self.levels[root].empty.len();
-        if state.values.len() != expected {
-            return Err(Error::argument("the length of a state", expected.to_string(), state.values.len()));
-        }
+        let root = self.check(state)?;
         if range.end > state.len {
             return Err(past_the_end(range.end - 1, state.len));
         }
@@ -260,9 +260,23 @@ impl SweeperTree {
     /// # Errors
     /// [`Argument`](Error::Argument) for a state that is not this tree's.
     pub fn at_top(&self, state: &SequenceState) -> Result<SequenceState> {
-        self.check_len(state.len)?;
+        self.check(state)?;
         let values = self.lifted(state.level, state.values.clone())?;
         Ok(SequenceState::at_level(self.top(), state.len, values))
+    }
+
+    /// The level of a state that this tree can have made.
+    pub(super) fn check(&self, state: &SequenceState) -> Result<usize> {
+        self.check_len(state.len)?;
+        let Some(level) = self.levels.get(state.level).filter(|_| state.level >= depth(state.len)) else {
+            let expected = format!("{} to {}", depth(state.len), self.top());
+            return Err(Error::argument("the level of a state", expected, state.level));
+        };
+        let expected = level.empty.len();
+        if state.values.len() != expected {
+            return Err(Error::argument("the length of a state", expected.to_string(), state.values.len()));
+        }
+        Ok(state.level)
     }
 
     fn check_len(&self, len: u64) -> Result<()> {

@@ -132,6 +132,7 @@ impl Inner {
         let bytes: usize = ops
             .map(|op| match op {
                 Op::Write { content, metadata_len, .. } => content.stored_len() + metadata_len + 256,
+                Op::Head(_, head) => 4 * head.states.iter().map(Vec::len).sum::<usize>() + 512,
                 Op::Restore { content, .. } => content.stored_len() + content.metadata_len() + 256,
                 _ => 256,
             })

@@ -109,7 +109,7 @@ impl StoreBuilder {
     /// the store's own and not its memories' stays behind: lifetime totals, positions of ingests, its byte budget.
     ///
     /// The store is filled in a folder of its own beside its name and gets that name when it is whole: a crash leaves the
-    /// folder `.apcm-new-..`, which may be deleted. `progress` is called with how many memories are in and how many there
+    /// folder `.apcm-new-..`, which may be deleted. Who makes room is what this builder says; a pack does not. `progress` is called with how many memories are in and how many there
     /// are, and may stop it.
     ///
     /// # Errors

@@ -105,6 +105,7 @@ impl Live {
         self.bank.reserve(high_water);
         self.scan.reserve(high_water);
         self.counts.reserve(high_water);
+        self.uses.grow(high_water);
         self.sizes.reserve_exact(high_water as usize);
     }
 
@@ -146,6 +147,12 @@ impl Live {
     /// The store's own time: how many reads and writes it has seen.
     pub(super) fn tick(&self) -> u64 {
         self.state.next_seq.saturating_add(self.reads())
+    }
+
+    /// The time at which a memory was written, as far as its number tells: reads are taken to have come evenly.
+    pub(super) fn tick_of(&self, seq: u64) -> u64 {
+        let (now, writes) = (u128::from(self.tick()), u128::from(self.state.next_seq.max(1)));
+        u64::try_from(u128::from(seq) * now / writes).unwrap_or(u64::MAX)
     }
 
     /// What the policy makes of a slot's uses, as far as they are on disk.
@@ -212,6 +219,11 @@ impl Live {
             self.bank.set(slot, Some(Occupant { damaged: true, ..occupant }));
             self.scan.clear(slot);
         }
+    }
+
+    /// How many slots hold parts of streams.
+    pub(super) fn parts(&self) -> usize {
+        self.parts.len()
     }
 
     /// Whether the slot holds a part of a stream.

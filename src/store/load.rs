@@ -57,7 +57,8 @@ pub(super) fn load(
     if let Some((highest, _)) = slots.last().map_err(storage("read the slots"))? {
         let highest = highest.value();
         check_slot(highest, header)?;
-        may_take(u64::from(highest + 1) * memory_per_slot(dims))?;
+        let slot = memory_per_slot(dims) + live.uses().bytes_per_slot() as u64;
+        may_take(u64::from(highest + 1) * slot)?;
         live.reserve(highest + 1);
     }
     fill_all(&mut live, &slots, header, codec)?;
@@ -142,7 +143,7 @@ fn uses(live: &mut Live, transaction: &ReadTransaction, header: &StoreHeader) ->
         .bank()
         .iter()
         .filter(|&(slot, _)| live.uses().get(slot) == 0)
-        .map(|(slot, occupant)| (slot, rule.estimated(occupant.seq, live.counts().get(slot))))
+        .map(|(slot, occupant)| (slot, rule.estimated(live.tick_of(occupant.seq), live.counts().get(slot))))
         .collect();
     lost.into_iter().for_each(|(slot, word)| live.uses_mut().set(slot, word));
     Ok(())

@@ -26,7 +26,7 @@ impl Store {
     /// Changes who makes room from now on; durable when this returns.
     ///
     /// Access counts stay. A policy that needs to know more begins with what there is: each memory as if its reads had come
-    /// right after it was written, and each write a tick of the clock. Cost: `O(n)`, 8 bytes a slot on disk and 16 in memory
+    /// right after it was written, and writes as if the store's reads had come evenly between them. Cost: `O(n)`, 8 bytes a slot on disk and 16 in memory
     /// for [`Policy::Lru`] and [`Policy::LfuAged`].
     ///
     /// ```
@@ -45,7 +45,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Argument`](Error::Argument) for a half-life of 0, [`ReadOnly`](Error::ReadOnly), [`Storage`](Error::Storage),
-    /// [`OutcomeUnknown`](Error::OutcomeUnknown). A failure leaves the old policy.
+    /// [`OutcomeUnknown`](Error::OutcomeUnknown), after which it is the old policy or the new one; any other failure leaves the old.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
         check(policy)?;
         self.inner.set_policy(policy)
@@ -56,7 +56,6 @@ impl Inner {
     fn set_policy(&self, policy: Policy) -> Result<()> {
         self.check_usable()?;
         self.handle.writable()?;
-        // Counts that wait are part of what the new policy begins with.
         self.flush()?;
         let _writer = self.writer.lock();
         self.check_usable()?;
@@ -68,7 +67,8 @@ impl Inner {
             let mut uses = Uses::new(Rule(policy));
             uses.grow(live.bank().high_water());
             for (slot, occupant) in live.bank().iter() {
-                uses.restore(slot, uses.rule().estimated(occupant.seq, live.counts().base(slot)));
+                let (written, count) = (live.tick_of(occupant.seq), live.counts().get(slot));
+                uses.restore(slot, uses.rule().estimated(written, count));
             }
             uses
         };

@@ -14,7 +14,7 @@ use crate::record::check_shape;
 use crate::stored::Stored;
 use crate::whole_file::{folder_of, sync_folder};
 use apcm_format::stream::part_of_key;
-use apcm_format::{IngestPosition, MemoryId, SlotKind, StreamPart, frame};
+use apcm_format::{DecodeError, IngestPosition, MemoryId, SlotKind, StreamPart, frame};
 use redb::ReadableTable;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -228,10 +228,14 @@ fn move_parts(into: &Store, parts: &[&Entry<'_>], report: &mut RecodeReport) -> 
         report.resumed += u64::from(there);
         report.error_before += f64::from(entry.error());
         report.error_after += f64::from(entry.error());
-        let Some((name, first)) = stored.metadata.key.as_deref().and_then(part_of_key).filter(|_| !there)
-        else {
-            continue;
+        let Some((name, first)) = stored.metadata.key.as_deref().and_then(part_of_key) else {
+            let cause = DecodeError::Truncated { what: "the key of a part", needed: 1, found: 0 };
+            let what = format!("the part of a stream in slot {}", stored.id.slot);
+            return Err(Error::Corrupt { what, cause });
         };
+        if there {
+            continue;
+        }
         let vectors = inner.codec.query_vectors(&entry.records_of_part()?, inner.header.similarity)?;
         let search = column_means(&vectors, inner.header.search_dims as usize);
         let part = StreamPart { search, ..stored.part()? };

@@ -19,9 +19,10 @@ use crate::error::{Error, Result};
 use crate::record::{Record, Records, check_shape};
 use crate::sequence::{Frontier, SequenceState, SweeperTree};
 use crate::stored::Stored;
-use apcm_format::stream::{is_stream_name, part_key, part_keys, part_of_key};
+use apcm_format::stream::{PART_KEY_PREFIX, is_stream_name, part_key, part_keys, part_of_key};
 use apcm_format::{
-    CodecImage, MemoryId, Metadata, SlotKind, SlotMetadata, StoredReal, StreamHead, StreamPart, Value, limits,
+    CodecImage, DecodeError, MemoryId, Metadata, SlotKind, SlotMetadata, StoredReal, StreamHead, StreamPart,
+    Value, limits,
 };
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use redb::ReadableTable;
@@ -64,7 +65,7 @@ pub struct Appended {
     pub index: u64,
     /// The part it is in now; a later append gives it another number.
     pub id: MemoryId,
-    /// Mean squared error per element of what recalling it now returns, rounded up.
+    /// Mean squared error per element of what recalling it right after it was appended returns, rounded up.
     pub error: f32,
     /// Who made room.
     pub evicted: Vec<Evicted>,
@@ -108,7 +109,8 @@ pub struct Stream<'a> {
 impl Store {
     /// Gives the store the tree that folds its streams; durable when this returns.
     ///
-    /// The tree lives in the file, like the codec. It can be exchanged as long as there is no stream.
+    /// The tree lives in the file, like the codec. It can be exchanged as long as there is no stream, and put back where it was
+    /// lost.
     ///
     /// # Errors
     /// [`RecordShape`](Error::RecordShape) for a tree of other records; [`Argument`](Error::Argument) for states too long for
@@ -130,7 +132,9 @@ impl Store {
     ///
     /// Streams share the store's slots with its memories: each part takes one, whatever the number of its records, and when
     /// the store is full the policy decides which parts stay. A search finds a part by the mean of its records' search
-    /// vectors; its metadata say `stream`, `first` and `len`, and its record is the mean of its records.
+    /// vectors; its metadata say `stream`, `first` and `len`, its record is the mean of its records, and its error that of its
+    /// records when they were appended, on average. An append counts as an access of its part. What appending needs
+    /// besides, at most one state a level for each stream, is not counted by a byte budget.
     ///
     /// ```
     /// use apcm::{PlainCodec, Record, Records, Store, SweeperTree};
@@ -170,7 +174,7 @@ impl Store {
     /// [`Storage`](Error::Storage), [`Corrupt`](Error::Corrupt).
     pub fn streams(&self) -> Result<Vec<StreamInfo>> {
         let inner = &self.inner;
-        let all = inner.reading("list the streams", || inner.parts(&inner.snapshot()?, None))?;
+        let all = inner.reading("list the streams", || inner.parts(&inner.snapshot()?))?;
         let mut infos: Vec<StreamInfo> = Vec::new();
         for part in all {
             match infos.last_mut().filter(|info| info.name == part.name) {
@@ -255,7 +259,7 @@ impl Stream<'_> {
     /// # Errors
     /// As [`recall`](Self::recall), for the first of them that is not there.
     pub fn recall_range(&self, range: Range<u64>) -> Result<Vec<Recalled>> {
-        let recalled = self.inner.recall(&self.name, range.clone())?;
+        let recalled = self.inner.recall(&self.name, range.clone(), false)?;
         let missing = range
             .clone()
             .zip(recalled.iter().map(|recalled| Some(recalled.index)).chain(std::iter::repeat(None)));
@@ -265,12 +269,13 @@ impl Stream<'_> {
         }
     }
 
-    /// Recalls all that is left, and counts an access of each part.
+    /// Recalls all that is left, and counts an access of each part. Damaged parts are passed over; recalling one of their
+    /// records says what is wrong.
     ///
     /// # Errors
-    /// [`Corrupt`](Error::Corrupt).
+    /// [`Storage`](Error::Storage), [`Poisoned`](Error::Poisoned).
     pub fn recall_all(&self) -> Result<Vec<Recalled>> {
-        self.inner.recall(&self.name, 0..self.len()?)
+        self.inner.recall(&self.name, 0..self.len()?, true)
     }
 
     /// Removes all of it; gives how many parts there were.
@@ -280,16 +285,10 @@ impl Stream<'_> {
     pub fn remove(&self) -> Result<u64> {
         let inner = self.inner;
         let _appending = inner.streams.lock(&self.name);
-        loop {
-            let parts =
-                inner.reading("look at a stream", || inner.parts(&inner.snapshot()?, Some(&self.name)))?;
-            let ops: Vec<Op> = parts.iter().map(|part| Op::RemoveId(part.stored.id)).collect();
-            match inner.commit(ops) {
-                // One of them made room meanwhile.
-                Err(Error::NotFound { .. }) => std::thread::yield_now(),
-                result => return result.map(|_| parts.len() as u64),
-            }
-        }
+        let firsts =
+            inner.reading("look at a stream", || inner.first_records(&inner.snapshot()?, &self.name))?;
+        let ops = firsts.into_iter().map(|first| Op::RemoveKey(part_key(&self.name, first))).collect();
+        inner.commit(ops).map(|done| done.removed as u64)
     }
 }
 
@@ -331,17 +330,29 @@ impl Inner {
             return Err(Error::argument("a part of a stream", expected, format!("{len} bytes")));
         }
         let image = tree.image()?.encode()?;
+        // Nobody appends meanwhile what the old tree folded.
+        let _appending: Vec<MutexGuard<'_, ()>> = self.streams.appending.iter().map(Mutex::lock).collect();
         let _writer = self.writer.lock();
         self.check_usable()?;
-        let found = self.reading("look at the streams", || self.parts(&self.snapshot()?, None))?.len();
+        let found = self.live.read().parts();
         if found > 0 {
-            let found = format!("{found} parts of streams that another tree folded");
-            return Err(Error::argument("a store for another sweeper tree", "no streams", found));
+            // A tree that was lost, by a salvage say, may be put back.
+            let before = self.reading("read the sweeper tree", || self.tree_image());
+            match before {
+                Ok(Some(before)) if before == image => return Ok(()),
+                Ok(Some(_)) => {
+                    let found = format!("{found} parts of streams that another tree folded");
+                    return Err(Error::argument("a store for another sweeper tree", "no streams", found));
+                }
+                Ok(None) | Err(Error::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
-        self.write_tree(&image)?;
         // As it will be read again.
-        *self.streams.tree.write() =
-            Some(Arc::new(SweeperTree::from_image(&CodecImage::decode(&image)?, self.streams.device)?));
+        let tree = Arc::new(SweeperTree::from_image(&CodecImage::decode(&image)?, self.streams.device)?);
+        let mut cached = self.streams.tree.write();
+        self.write_tree(&image)?;
+        *cached = Some(tree);
         Ok(())
     }
 
@@ -385,6 +396,11 @@ impl Inner {
         if let Some(tree) = self.streams.tree.read().as_ref() {
             return Ok(Some(Arc::clone(tree)));
         }
+        // Held while it is loaded, so that nobody loads what somebody else has exchanged meanwhile.
+        let mut cached = self.streams.tree.write();
+        if let Some(tree) = cached.as_ref() {
+            return Ok(Some(Arc::clone(tree)));
+        }
         let Some(image) = self.reading("read the sweeper tree", || self.tree_image())? else {
             return Ok(None);
         };
@@ -396,8 +412,15 @@ impl Inner {
         };
         let image = CodecImage::decode(&image).map_err(Error::Format).map_err(corrupt)?;
         let tree = Arc::new(SweeperTree::from_image(&image, self.streams.device).map_err(corrupt)?);
-        check_shape(self.header.shape, tree.shape())?;
-        *self.streams.tree.write() = Some(Arc::clone(&tree));
+        let misfit = |_| Error::Corrupt {
+            what: "the sweeper tree in the store".to_owned(),
+            cause: DecodeError::Invalid {
+                what: "the shape of its records",
+                found: tree.shape().values() as u64,
+            },
+        };
+        check_shape(self.header.shape, tree.shape()).map_err(misfit)?;
+        *cached = Some(Arc::clone(&tree));
         Ok(Some(tree))
     }
 
@@ -407,22 +430,31 @@ impl Inner {
         })
     }
 
-    /// Parts of one stream, or of all, in order.
-    fn parts(&self, snapshot: &Snapshot, name: Option<&str>) -> Result<Vec<Part>> {
-        let (from, to) = match name {
-            Some(name) => (part_key(name, 0), part_key(name, u64::MAX)),
-            None => (part_keys(""), [apcm_format::stream::PART_KEY_PREFIX, &[u8::MAX; 264]].concat()),
-        };
+    /// Readable parts of all streams, in order.
+    fn parts(&self, snapshot: &Snapshot) -> Result<Vec<Part>> {
+        let (from, to) = (part_keys(""), [PART_KEY_PREFIX, &[u8::MAX; 264]].concat());
         let keys = snapshot.transaction.open_table(KEYS).map_err(storage("open a table"))?;
         let mut parts = Vec::new();
         let now = self.now();
         for row in keys.range(from.as_slice()..=to.as_slice()).map_err(storage("read the keys"))? {
             let (key, slot) = row.map_err(storage("read the keys"))?;
-            parts.extend(
-                self.part(snapshot, key.value(), slot.value())?.filter(|part| part.stored.is_there(now)),
-            );
+            match self.part(snapshot, key.value(), slot.value()) {
+                Ok(part) => parts.extend(part.filter(|part| part.stored.is_there(now))),
+                // One damaged part must not take the others with it.
+                Err(Error::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(parts)
+    }
+
+    /// Where the parts of a stream begin, readable or not.
+    fn first_records(&self, snapshot: &Snapshot, name: &str) -> Result<Vec<u64>> {
+        let keys = snapshot.transaction.open_table(KEYS).map_err(storage("open a table"))?;
+        let (from, to) = (part_key(name, 0), part_key(name, u64::MAX));
+        let rows = keys.range(from.as_slice()..=to.as_slice()).map_err(storage("read the keys"))?;
+        let first = |key: &[u8]| part_of_key(key).map_or(0, |(_, first)| first);
+        rows.map(|row| row.map(|(key, _)| first(key.value())).map_err(storage("read the keys"))).collect()
     }
 
     /// The part that a key leads to, where the slot names the key in return.
@@ -436,19 +468,38 @@ impl Inner {
         Ok(Some(Part { name: name.to_owned(), first, len, stored }))
     }
 
-    /// The last part of a stream that begins at or before an index.
-    fn part_before(&self, snapshot: &Snapshot, name: &str, index: u64) -> Result<Option<Part>> {
+    /// The last part of a stream that begins at or before an index: where it begins, and the part or how it is damaged.
+    /// Rows of keys that lead astray, which nobody vouches for, are passed over.
+    fn part_before(
+        &self,
+        snapshot: &Snapshot,
+        name: &str,
+        index: u64,
+    ) -> Result<Option<(u64, Result<Part>)>> {
         let keys = snapshot.transaction.open_table(KEYS).map_err(storage("open a table"))?;
         let (from, to) = (part_key(name, 0), part_key(name, index));
         let mut rows = keys.range(from.as_slice()..=to.as_slice()).map_err(storage("look up a key"))?;
-        let Some(row) = rows.next_back() else { return Ok(None) };
-        let (key, slot) = row.map_err(storage("look up a key"))?;
         let now = self.now();
-        Ok(self.part(snapshot, key.value(), slot.value())?.filter(|part| part.stored.is_there(now)))
+        while let Some(row) = rows.next_back() {
+            let (key, slot) = row.map_err(storage("look up a key"))?;
+            match self.part(snapshot, key.value(), slot.value()) {
+                Ok(Some(part)) if part.stored.is_there(now) => return Ok(Some((part.first, Ok(part)))),
+                Ok(_) => {}
+                Err(damage @ Error::Corrupt { .. }) => {
+                    let first = part_of_key(key.value()).map_or(0, |(_, first)| first);
+                    return Ok(Some((first, Err(damage))));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     fn position(&self, snapshot: &Snapshot, name: &str) -> Result<Position> {
-        let last = self.part_before(snapshot, name, u64::MAX)?;
+        let Some((first, last)) = self.part_before(snapshot, name, u64::MAX)? else {
+            // Of a stream of which nothing is left nothing is known.
+            return Ok(Position { len: 0, open: None });
+        };
         let streams = optional(snapshot.transaction.open_table(STREAMS)).map_err(storage("open a table"))?;
         let head = match streams {
             Some(streams) => streams.get(name).map_err(storage("look up a stream"))?.and_then(|value| {
@@ -457,24 +508,26 @@ impl Inner {
             }),
             None => None,
         };
-        let end = last.as_ref().map_or(0, |last| last.range().end);
-        // Of a stream of which nothing is left, expired parts included, nothing is known.
-        let len = head.as_ref().filter(|_| last.is_some()).map_or(end, |head| head.len.max(end));
-        let open =
-            last.zip(head).filter(|(last, head)| last.first == head.first && last.range().end == head.len);
+        // A part that cannot be read held one record at least.
+        let end = last.as_ref().map_or(first.saturating_add(1), |last| last.range().end);
+        let len = head.as_ref().map_or(end, |head| head.len.max(end));
+        let open = last
+            .ok()
+            .zip(head)
+            .filter(|(last, head)| last.first == head.first && last.range().end == head.len);
         Ok(Position { len, open })
     }
 
     fn append(&self, name: &str, records: &Records) -> Result<Vec<Appended>> {
         self.check_usable()?;
         self.handle.writable()?;
-        let tree = self.tree_at_hand()?;
         check_shape(self.header.shape, records.shape())?;
         if records.is_empty() {
             return Ok(Vec::new());
         }
         let vectors = self.codec.query_vectors(records, self.header.similarity)?;
         let _appending = self.streams.lock(name);
+        let tree = self.tree_at_hand()?;
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -492,6 +545,8 @@ impl Inner {
                     // The last part that was written holds the last record; those before it are full.
                     let parts = errors.iter().map(|(part, _)| *part);
                     let ids: Vec<MemoryId> = parts.map(|part| done.ids[part]).collect();
+                    // An append is an access of its part: or the one under way would be the next to make room.
+                    ids.iter().for_each(|&id| self.count(id, true));
                     return Ok((begins..)
                         .zip(ids)
                         .zip(errors)
@@ -509,7 +564,8 @@ impl Inner {
         }
     }
 
-    fn recall(&self, name: &str, range: Range<u64>) -> Result<Vec<Recalled>> {
+    /// The records of a range that are there. A damaged part in it is an error, or passed over.
+    fn recall(&self, name: &str, range: Range<u64>, lenient: bool) -> Result<Vec<Recalled>> {
         let tree = self.tree()?;
         let parts = self.reading("recall", || {
             let snapshot = self.snapshot()?;
@@ -522,23 +578,30 @@ impl Inner {
             let mut end = range.end;
             // From the last one back: keys lead to where a part begins.
             while end > range.start
-                && let Some(part) = self.part_before(&snapshot, name, end - 1)?
+                && let Some((first, part)) = self.part_before(&snapshot, name, end - 1)?
             {
-                end = part.first;
-                parts.push(part);
+                end = first;
+                match part {
+                    Ok(part) => parts.push(part),
+                    Err(_) if lenient => {}
+                    Err(damage) => return Err(damage),
+                }
             }
             Ok(parts)
         })?;
         let mut recalled = Vec::new();
         for part in parts.into_iter().rev() {
-            let tree = tree.as_ref().ok_or_else(|| no_tree(&part))?;
+            let tree = tree.as_ref().ok_or_else(|| no_tree(part.stored.id.slot))?;
             let (from, to) = (part.first.max(range.start), part.range().end.min(range.end));
             if from >= to {
                 continue;
             }
             let StreamPart { state, errors, .. } = part.stored.part()?;
             let state = SequenceState::new(part.len, state);
-            let records = tree.decode_range(&state, from - part.first..to - part.first)?;
+            let slot = part.stored.id.slot;
+            let records = tree
+                .decode_range(&state, from - part.first..to - part.first)
+                .map_err(|error| misfit(slot, &error))?;
             self.count(part.stored.id, true);
             let errors = &errors[(from - part.first) as usize..];
             recalled.extend((from..to).zip(errors).enumerate().map(|(row, (index, error))| Recalled {
@@ -554,7 +617,8 @@ impl Inner {
     pub(super) fn records_of_part(&self, stored: &Stored) -> Result<Records> {
         let part = stored.part()?;
         let state = SequenceState::new(part.errors.len() as u64, part.state);
-        self.tree_at_hand()?.decode(&state)
+        let Some(tree) = self.tree()? else { return Err(no_tree(stored.id.slot)) };
+        tree.decode(&state).map_err(|error| misfit(stored.id.slot, &error))
     }
 
     /// What a part is where it is read as one memory: the mean of its records, which is what its search vector means.
@@ -563,10 +627,15 @@ impl Inner {
     }
 }
 
-fn no_tree(part: &Part) -> Error {
-    let cause =
-        apcm_format::DecodeError::Truncated { what: "the sweeper tree of a store", needed: 1, found: 0 };
-    Error::Corrupt { what: format!("the stream {:?}", part.name), cause }
+fn no_tree(slot: u32) -> Error {
+    let cause = DecodeError::Truncated { what: "the sweeper tree of a store", needed: 1, found: 0 };
+    Error::Corrupt { what: format!("the part of a stream in slot {slot}"), cause }
+}
+
+/// A part that passed its checksum and that the tree cannot have made.
+fn misfit(slot: u32, error: &Error) -> Error {
+    let cause = DecodeError::Malformed { what: "a part of a stream", cause: error.to_string() };
+    Error::Corrupt { what: format!("the part of a stream in slot {slot}"), cause }
 }
 
 /// An append being put together: parts one after the other, the last of them under way.
@@ -599,6 +668,7 @@ impl<'a> Draft<'a> {
         if let Some((part, head)) = position.open
             && part.len < tree.capacity()
             && let Ok(frontier) = Frontier::from_states(part.len, head.states)
+            && frontier.fits(tree)
         {
             draft.ops.push(Op::Expect(part.stored.id));
             (draft.frontier, draft.first, draft.part) = (frontier, part.first, part.stored.part()?);
@@ -638,11 +708,11 @@ impl<'a> Draft<'a> {
 
     fn finish(mut self) -> Result<Vec<Op>> {
         self.write()?;
-        let head = StreamHead {
-            first: self.first,
-            len: self.first + self.frontier.len(),
-            states: self.frontier.states().map(<[f32]>::to_vec).collect(),
-        };
+        // Nothing is appended to a full part.
+        let open = self.frontier.len() < self.tree.capacity();
+        let states = self.frontier.states().filter(|_| open).map(<[f32]>::to_vec).collect();
+        let head =
+            StreamHead { first: self.first, len: self.first.saturating_add(self.frontier.len()), states };
         self.ops.push(Op::Head(self.name.to_owned(), head));
         Ok(self.ops)
     }

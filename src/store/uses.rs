@@ -66,7 +66,9 @@ impl Uses {
     pub(super) fn load(&mut self, number: u32, chunk: &UseChunk) {
         let first = number as usize * USES_PER_CHUNK;
         for (at, &word) in (first..).zip(&chunk.words) {
-            self.set(at as u32, word);
+            if let Ok(slot) = u32::try_from(at) {
+                self.set(slot, word);
+            }
         }
     }
 

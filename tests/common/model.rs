@@ -122,8 +122,10 @@ impl Model {
             if let Some(old) = &mut self.slots[slot] {
                 (old.seq, old.values) = (seq, values);
             }
-            if self.policy == Policy::Lru {
-                self.ranks[slot] = u128::from(seq + self.reads);
+            match self.policy {
+                Policy::Lru => self.ranks[slot] = u128::from(seq + self.reads),
+                Policy::LfuAged { .. } => self.ranks[slot] += self.weight(seq + self.reads),
+                _ => {}
             }
             return true;
         }
@@ -174,7 +176,9 @@ impl Model {
                     self.policy = *policy;
                     for slot in 0..self.slots.len() {
                         if let Some(memory) = &self.slots[slot] {
-                            self.ranks[slot] = self.rank_of_written(memory.seq, memory.count);
+                            // When it was written is told by its number alone: reads are taken to have come evenly.
+                            let written = memory.seq * (self.next_seq + self.reads) / self.next_seq;
+                            self.ranks[slot] = self.rank_of_written(written, memory.count);
                         }
                     }
                 }

@@ -16,7 +16,7 @@ const INPUT_CLAMP: f32 = 6.0;
 /// Names a recurrence among the images of codecs.
 pub(crate) const KIND: &str = "recurrence";
 
-/// Factors that bring what goes in to unit variance, and what comes out back from it.
+/// Factors around the network. What goes in keeps some of its order: strong coordinates stay the stronger ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Scales {
     pub(crate) memory: Vec<f32>,
@@ -40,6 +40,8 @@ pub(crate) struct Step {
     input: Tensor<2>,
     output: Tensor<2>,
     positions: usize,
+    /// What a position weighs: as much as all else that goes in together, or no gate would see it.
+    weight: f32,
     device: BurnDevice,
 }
 
@@ -50,6 +52,7 @@ impl Step {
             input: row(scales.input.clone(), device),
             output: row(scales.output.clone(), device),
             positions,
+            weight: ((scales.memory.len() + scales.input.len()) as f32).sqrt(),
             device: device.clone(),
         }
     }
@@ -69,7 +72,7 @@ impl Step {
         let Some(g) = &network.predictor else { return memory };
         let mut ones = vec![0.0; positions.len() * self.positions];
         for (row, &position) in ones.chunks_exact_mut(self.positions).zip(positions) {
-            row[position] = 1.0;
+            row[position] = self.weight;
         }
         let seen = Tensor::cat(
             vec![

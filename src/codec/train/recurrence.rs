@@ -64,7 +64,7 @@ impl Trajectories {
         matrix(values.collect(), self.input, device)
     }
 
-    /// Deviations of what goes in and of what a step adds.
+    /// Factors for what goes in, and deviations of what a step adds.
     fn scales(&self, sequences: usize) -> Scales {
         let mut memory = vec![0.0_f64; self.memory];
         let mut output = vec![0.0_f64; self.memory];
@@ -82,10 +82,18 @@ impl Trajectories {
         }
         let rows = (sequences * self.steps) as f64;
         let deviation = |sum: &f64| (sum / rows).sqrt() as f32;
-        let inverse = |sum: &f64| if *sum > 0.0 { 1.0 / deviation(sum) } else { 0.0 };
+        // Unit variance for all would drown the few coordinates that matter in hundreds that hardly vary.
+        let tempered = |sums: &[f64]| -> Vec<f32> {
+            let strongest = sums.iter().fold(0.0_f64, |most, &sum| most.max(sum));
+            let factor = |&sum: &f64| match sum > 0.0 {
+                true => (1.0 / (deviation(&sum) * deviation(&strongest))).sqrt(),
+                false => 0.0,
+            };
+            sums.iter().map(factor).collect()
+        };
         Scales {
-            memory: memory.iter().map(inverse).collect(),
-            input: input.iter().map(inverse).collect(),
+            memory: tempered(&memory),
+            input: tempered(&input),
             output: output.iter().map(deviation).collect(),
         }
     }

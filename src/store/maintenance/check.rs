@@ -14,7 +14,7 @@ use apcm_format::{
     CodecImage, CounterChunk, IngestPosition, ResidualRecord, SlotKind, SlotMetadata, SlotRecord,
     StoreHeader, StoreState, StreamHead, StreamPart, UseChunk, frame, limits, stream::part_of_key,
 };
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 
@@ -92,6 +92,8 @@ pub(super) struct Check<'a> {
     occupied: HashSet<u32>,
     /// Keys that slots name, where their metadata can be read.
     named: HashMap<u32, Vec<u8>>,
+    /// Parts of streams: slot, records, values of the state.
+    parts: Vec<(u32, u64, usize)>,
     pub(super) findings: Vec<Finding>,
     pub(super) checked: Checked,
 }
@@ -104,6 +106,7 @@ impl<'a> Check<'a> {
             slots: HashMap::new(),
             occupied: HashSet::new(),
             named: HashMap::new(),
+            parts: Vec::new(),
             findings: Vec::new(),
             checked: Checked::default(),
         }
@@ -201,7 +204,10 @@ impl<'a> Check<'a> {
 
     fn part(&mut self, slot: u32, bytes: &[u8]) {
         let cause = match StreamPart::decode(bytes) {
-            Ok(part) if part.search.len() == self.header.search_dims as usize => return,
+            Ok(part) if part.search.len() == self.header.search_dims as usize => {
+                self.parts.push((slot, part.errors.len() as u64, part.state.len()));
+                return;
+            }
             Ok(part) => format!("its search vector has {} values", part.search.len()),
             Err(cause) => cause.to_string(),
         };
@@ -209,12 +215,11 @@ impl<'a> Check<'a> {
         self.find(Some(slot), format!("the part of a stream in slot {slot}"), cause, Mend::Free(slot));
     }
 
-    /// Heads of streams: each can be read, and its stream has a part.
-    fn streams(&mut self) -> Result<()> {
-        let table = optional(self.transaction.open_table(STREAMS)).map_err(storage("open a table"))?;
-        let Some(table) = table else { return Ok(()) };
-        let parts: HashSet<String> =
-            self.named.values().filter_map(|key| Some(part_of_key(key)?.0.to_owned())).collect();
+    fn heads(
+        &mut self,
+        table: &ReadOnlyTable<&'static str, &'static [u8]>,
+        parts: &HashSet<String>,
+    ) -> Result<()> {
         for row in table.iter().map_err(storage("read the streams"))? {
             let (name, value) = row.map_err(storage("read the streams"))?;
             let name = name.value().to_owned();
@@ -228,11 +233,39 @@ impl<'a> Check<'a> {
                 Ok(_) => {}
             }
         }
-        if !parts.is_empty() {
+        Ok(())
+    }
+
+    /// Streams: each head can be read and has a part, each part is led to and fits the tree.
+    fn streams(&mut self) -> Result<()> {
+        let table = optional(self.transaction.open_table(STREAMS)).map_err(storage("open a table"))?;
+        let parts: HashSet<String> =
+            self.named.values().filter_map(|key| Some(part_of_key(key)?.0.to_owned())).collect();
+        if let Some(table) = table {
+            self.heads(&table, &parts)?;
+        }
+        // A part that nothing leads to cannot be recalled, and one that the tree cannot have made not unfolded.
+        for (slot, _, _) in self.parts.clone() {
+            if self.named.get(&slot).is_none_or(|key| part_of_key(key).is_none()) {
+                let what = format!("the part of a stream in slot {slot}");
+                self.find(Some(slot), what, "its metadata do not say of which stream", Mend::Free(slot));
+            }
+        }
+        if !self.parts.is_empty() {
             let image = read_image(self.transaction, self.header.uuid, SWEEPER_TREE, u64::MAX);
             let tree = image.and_then(|image| Ok(CodecImage::decode(&image)?));
-            if let Err(error) = tree.and_then(|image| SweeperTree::from_image(&image, Device::default())) {
-                self.find(None, "the sweeper tree".to_owned(), error, Mend::Salvage);
+            match tree.and_then(|image| SweeperTree::from_image(&image, Device::default())) {
+                Err(error) => self.find(None, "the sweeper tree".to_owned(), error, Mend::Salvage),
+                Ok(tree) => {
+                    for (slot, records, state) in self.parts.clone() {
+                        if records > tree.capacity() || state != tree.state_len(records) {
+                            let what = format!("the part of a stream in slot {slot}");
+                            let cause =
+                                format!("a state of {state} values for {records} records is not the tree's");
+                            self.find(Some(slot), what, cause, Mend::Free(slot));
+                        }
+                    }
+                }
             }
         }
         Ok(())
