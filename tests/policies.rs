@@ -212,3 +212,40 @@ fn what_is_used_stays() {
         assert!((0.35..0.6).contains(&rate), "{policy}: {rate}");
     }
 }
+
+/// Policies change while others read, write and flush: nothing is invented, lost or damaged.
+#[test]
+fn a_policy_can_be_changed_in_the_middle_of_everything() {
+    let home = Home::new();
+    let store = store(&home, Policy::Lfu);
+    (0..4).for_each(|i| drop(store.put(&[i], &axis(usize::from(i), 16), Attributes::default()).unwrap()));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let reads: u64 = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|worker| {
+                let (store, done) = (&store, &done);
+                scope.spawn(move || {
+                    let mut reads = 0;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        match worker {
+                            0 => drop(store.put(b"new", &axis(9, 16), Attributes::default()).unwrap()),
+                            _ => reads += u64::from(store.read(&axis(1, 16)).unwrap().is_some()),
+                        }
+                    }
+                    reads
+                })
+            })
+            .collect();
+        for round in 0..40 {
+            store.set_policy(POLICIES[round % 4]).unwrap();
+            store.flush().unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    assert_eq!((store.stats().unwrap().reads, store.len(), store.policy()), (reads, 4, Policy::Fifo));
+    store.close().unwrap();
+    assert!(Store::verify(&home.path).run().unwrap().ok);
+    let store = Store::open(&home.path).unwrap();
+    assert_eq!((store.stats().unwrap().reads, store.policy()), (reads, Policy::Fifo));
+}

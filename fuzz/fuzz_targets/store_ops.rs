@@ -46,7 +46,8 @@ fn uncounted(memories: BTreeMap<u32, Memory>) -> BTreeMap<u32, Memory> {
 fuzz_target!(|data: &[u8]| {
     let [a, b, fate, rest @ ..] = data else { return };
     let disk = Disk::new();
-    let policy = [Policy::Lfu, Policy::Lru, Policy::Fifo, Policy::LfuAged { half_life: 64 }][usize::from(fate / 4 % 4)];
+    let policy = [Policy::Lfu, Policy::Lru, Policy::Fifo, Policy::LfuAged { half_life: 64 }]
+        [usize::from(fate / 4 % 4)];
     let store = builder().policy(policy).create_on(disk.clone(), PlainCodec::new(&[2], 2).unwrap()).unwrap();
     let mut model = Model::new(CAPACITY, policy);
     let mut promises = vec![(disk.events(), model.memories())];
