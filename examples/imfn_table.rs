@@ -270,6 +270,8 @@ fn by_depth(name: &str, all: &Records, sources: &[usize], steps: usize) -> Resul
     let lengths = vec![DEEPEST; train.len() / DEEPEST];
     let trainer = || SweeperTree::trainer(&train, &lengths).state(values);
     let (plain, trained) = (trainer().untrained().train()?.tree, trainer().steps(steps).train()?.tree);
+    // Where states are quantized, it is the quantizer that says how many of their numbers are worth a bit.
+    let wide = trainer().state(2 * values).untrained().train()?.tree;
     let mut rows = Vec::new();
     let mut length = 2;
     while length <= DEEPEST {
@@ -277,9 +279,9 @@ fn by_depth(name: &str, all: &Records, sources: &[usize], steps: usize) -> Resul
             Ok(mean_squared_error(&test, &folded(tree, &test, length, &|state| Ok(state.to_vec()))?))
         };
         // The states as records of a codec of their own.
-        let mut states = Records::with_dims(&[plain.state_len(length as u64)])?;
+        let mut states = Records::with_dims(&[wide.state_len(length as u64)])?;
         for first in (0..train.len()).step_by(length) {
-            states.push_values(trained.encode(&train.slice(first..first + length))?.values())?;
+            states.push_values(wide.encode(&train.slice(first..first + length))?.values())?;
         }
         let codec = FlowCodec::trainer(&states).bytes_per_record(BYTES * length).steps(steps).train()?.codec;
         let coded = |state: &[f32]| -> Result<Vec<f32>> {
@@ -293,7 +295,7 @@ fn by_depth(name: &str, all: &Records, sources: &[usize], steps: usize) -> Resul
             "tree_untrained": exact(&plain)?,
             "tree_trained": exact(&trained)?,
             "alone_same_numbers": alone(Some(QuantizerSpec::F32(values / length)))?,
-            "tree_32_bytes_a_record": mean_squared_error(&test, &folded(&trained, &test, length, &coded)?),
+            "tree_32_bytes_a_record": mean_squared_error(&test, &folded(&wide, &test, length, &coded)?),
             "alone_32_bytes": coded_alone,
         }));
         eprintln!("{}", rows[rows.len() - 1]);

@@ -49,7 +49,7 @@ pub(super) struct Level {
 ///
 /// # Source
 /// Zerihun and Plashchinsky, "IMFN", arXiv 2602.00535. Different here: each level starts at its linear optimum, and
-/// [restoring](Trainer) is one network a depth, behind a gate.
+/// [restoring](super::Trainer) is one network a depth, behind a gate.
 #[derive(Debug)]
 pub struct SweeperTree {
     pub(super) levels: Vec<Level>,
@@ -102,7 +102,7 @@ pub(super) fn depth(len: u64) -> usize {
 }
 
 impl SweeperTree {
-    /// Starts a training: see [`Trainer`]. Each of `lengths` is how many of the records, one after the other, are a sequence.
+    /// Starts a training: see [`Trainer`](super::Trainer). Each of `lengths` is how many of the records, one after the other, are a sequence.
     pub fn trainer<'a>(records: &'a Records, lengths: &'a [usize]) -> super::Trainer<'a> {
         super::Trainer::new(records, lengths)
     }
