@@ -169,6 +169,11 @@ fn a_stream_whose_part_under_way_made_room_goes_on_and_one_of_which_nothing_is_l
     assert_eq!(stream.recall_all().unwrap().len(), 17);
     assert_eq!(stream.remove().unwrap(), 2);
     assert_eq!((stream.len().unwrap(), store.streams().unwrap().len(), store.len()), (0, 0, 0));
+    store.close().unwrap();
+    let report = Store::verify(&home.path).run().unwrap();
+    assert!(report.ok && report.streams_checked == 0, "its head went with its last part: {report:?}");
+    let store = Store::open(&home.path).unwrap();
+    let stream = store.stream("walk").unwrap();
     assert_eq!(stream.append(&step(0)).unwrap().index, 0);
     store.close().unwrap();
     let report = Store::verify(&home.path).run().unwrap();
