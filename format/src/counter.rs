@@ -2,7 +2,7 @@
 
 use crate::bytes::Reader;
 use crate::limits::COUNTERS_PER_CHUNK;
-use crate::{DecodeError, Place};
+use crate::{DecodeError, Place, chunk};
 
 const WHAT: &str = "a counter chunk";
 
@@ -21,9 +21,7 @@ impl CounterChunk {
 
     /// Lays the chunk out.
     pub fn encode(&self, place: Place) -> Vec<u8> {
-        let mut out: Vec<u8> = self.counts.iter().flat_map(|count| count.to_le_bytes()).collect();
-        out.extend_from_slice(&place.crc(&[&out]).to_le_bytes());
-        out
+        chunk::encode(self.counts.iter().map(|number| number.to_le_bytes()), place)
     }
 
     /// Reads what [`encode`](Self::encode) wrote for the same place.
@@ -31,13 +29,6 @@ impl CounterChunk {
     /// # Errors
     /// Wrong length or checksum.
     pub fn decode(bytes: &[u8], place: Place) -> Result<Self, DecodeError> {
-        let body = place.body(WHAT, bytes)?;
-        let mut reader = Reader::new(WHAT, body);
-        let mut counts = [0; COUNTERS_PER_CHUNK];
-        for count in &mut counts {
-            *count = reader.u32()?;
-        }
-        reader.finish()?;
-        Ok(Self { counts })
+        Ok(Self { counts: chunk::decode(WHAT, bytes, place, Reader::u32)? })
     }
 }

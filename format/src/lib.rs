@@ -38,6 +38,7 @@
 
 mod bytes;
 mod checksum;
+mod chunk;
 mod codec_image;
 mod config;
 mod counter;

@@ -2,7 +2,7 @@
 
 use crate::bytes::Reader;
 use crate::limits::USES_PER_CHUNK;
-use crate::{DecodeError, Place};
+use crate::{DecodeError, Place, chunk};
 
 const WHAT: &str = "a chunk of uses";
 
@@ -21,9 +21,7 @@ impl UseChunk {
 
     /// Lays the chunk out.
     pub fn encode(&self, place: Place) -> Vec<u8> {
-        let mut out: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        out.extend_from_slice(&place.crc(&[&out]).to_le_bytes());
-        out
+        chunk::encode(self.words.iter().map(|number| number.to_le_bytes()), place)
     }
 
     /// Reads what [`encode`](Self::encode) wrote for the same place.
@@ -31,13 +29,6 @@ impl UseChunk {
     /// # Errors
     /// Wrong length or checksum.
     pub fn decode(bytes: &[u8], place: Place) -> Result<Self, DecodeError> {
-        let body = place.body(WHAT, bytes)?;
-        let mut reader = Reader::new(WHAT, body);
-        let mut words = [0; USES_PER_CHUNK];
-        for word in &mut words {
-            *word = reader.u64()?;
-        }
-        reader.finish()?;
-        Ok(Self { words })
+        Ok(Self { words: chunk::decode(WHAT, bytes, place, Reader::u64)? })
     }
 }
