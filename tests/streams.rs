@@ -100,6 +100,26 @@ fn one_by_one_all_at_once_and_after_a_restart_are_the_same_stream() {
 }
 
 #[test]
+fn a_part_has_the_greatest_norm_of_its_records() {
+    let home = Home::new();
+    let mut store = store(&home, 10);
+    for (i, scale) in [1.0, 3.0, 2.0].into_iter().cycle().take(20).enumerate() {
+        let scaled = walk(i).map(|value| scale * value);
+        store.stream("walk").unwrap().append(&vector(&scaled)).unwrap();
+        if i == 3 {
+            store.close().unwrap();
+            store = Store::open(&home.path).unwrap();
+        }
+    }
+    // All steps of the walk are as long; of the last four the longest is thrice that.
+    let longest = 3.0 * 1.25_f32.sqrt();
+    for entry in store.iter().unwrap() {
+        let norm = entry.unwrap().norm();
+        assert!((longest..longest * 1.01).contains(&norm), "{norm}");
+    }
+}
+
+#[test]
 fn a_part_is_found_by_the_mean_of_its_records() {
     let home = Home::new();
     let store = filled(&home, 10, 20);

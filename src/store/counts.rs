@@ -5,18 +5,19 @@
 //! they are taken into the transaction and subtracted after it succeeded, so no crash and no failed commit invents
 //! a count. A slot that gets a new occupant starts at 0, and bumps meant for the old one are dropped.
 
+use super::dirty::Dirty;
 use crate::policy::Bank;
 use apcm_format::{CounterChunk, limits::COUNTERS_PER_CHUNK};
 use rustc_hash::FxHashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Counts of all slots up to the highest ever filled.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     base: Vec<u32>,
     delta: Vec<AtomicU32>,
-    /// One flag a chunk: some delta in it is not zero.
-    dirty: Vec<AtomicBool>,
+    /// Chunks in which some delta is not zero.
+    dirty: Dirty<COUNTERS_PER_CHUNK>,
     pending: AtomicU64,
 }
 
@@ -59,7 +60,7 @@ impl Counts {
         if slots > self.base.len() {
             self.base.resize(slots, 0);
             self.delta.resize_with(slots, AtomicU32::default);
-            self.dirty.resize_with(slots.div_ceil(COUNTERS_PER_CHUNK), AtomicBool::default);
+            self.dirty.grow(slots);
         }
     }
 
@@ -94,10 +95,7 @@ impl Counts {
             && let Some(delta) = self.delta.get(index)
         {
             delta.fetch_add(1, Relaxed);
-            let dirty = &self.dirty[index / COUNTERS_PER_CHUNK];
-            if !dirty.load(Relaxed) {
-                dirty.store(true, Relaxed);
-            }
+            self.dirty.mark(index);
         }
         self.pending.fetch_add(1, Relaxed) + 1
     }
@@ -109,13 +107,13 @@ impl Counts {
             && let Some(delta) = self.delta.get(index)
         {
             delta.fetch_add(count, Relaxed);
-            self.dirty[index / COUNTERS_PER_CHUNK].store(true, Relaxed);
+            self.dirty.mark(index);
         }
     }
 
     /// Whether some count is not on disk yet.
     pub(super) fn is_dirty(&self) -> bool {
-        self.pending() > 0 || self.dirty.iter().any(|dirty| dirty.load(Relaxed))
+        self.pending() > 0 || self.dirty.any()
     }
 
     /// Reads counted and not on disk yet.
@@ -128,12 +126,7 @@ impl Counts {
         let mut taken = Taken { reads: self.pending(), ..Taken::default() };
         let mut changed: Vec<u32> = reset.iter().map(|&slot| CounterChunk::number_of(slot)).collect();
         changed.dedup();
-        for (number, dirty) in self.dirty.iter().enumerate() {
-            // Cleared before the deltas are looked at: a bump that comes later sets it again.
-            if dirty.load(Relaxed) && dirty.swap(false, Relaxed) {
-                changed.push(number as u32);
-            }
-        }
+        changed.extend(self.dirty.take());
         for number in changed {
             taken.chunks.entry(number).or_insert_with(|| {
                 let first = number * COUNTERS_PER_CHUNK as u32;
@@ -165,10 +158,8 @@ impl Counts {
             // Nobody bumps now, under the lock this needs. A bump that came between taking and here may have left its
             // delta behind a flag that was cleared around it, where the machine orders loosely.
             let left = self.delta.iter().skip(first).take(COUNTERS_PER_CHUNK);
-            if left.into_iter().any(|delta| delta.load(Relaxed) > 0)
-                && let Some(dirty) = self.dirty.get(number as usize)
-            {
-                dirty.store(true, Relaxed);
+            if left.into_iter().any(|delta| delta.load(Relaxed) > 0) {
+                self.dirty.mark_chunk(number as usize);
             }
             for (offset, count) in counts.into_iter().enumerate() {
                 if let Some(base) = self.base.get_mut(first + offset) {

@@ -9,6 +9,7 @@
 mod builder;
 mod commit;
 mod counts;
+mod dirty;
 mod draft;
 mod file;
 mod flusher;

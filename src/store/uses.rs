@@ -4,10 +4,11 @@
 //! are never invented: a crash loses the latest uses and nothing else. Under a policy that follows from counts or
 //! sequence numbers there are no words, in memory or on disk.
 
+use super::dirty::Dirty;
 use crate::policy::Rule;
 use apcm_format::{UseChunk, limits::USES_PER_CHUNK};
 use rustc_hash::FxHashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Words of all slots up to the highest ever filled; none under a policy that needs none.
 #[derive(Debug)]
@@ -15,8 +16,7 @@ pub(super) struct Uses {
     rule: Rule,
     base: Vec<u64>,
     now: Vec<AtomicU64>,
-    /// One flag a chunk: some word in it is not on disk.
-    dirty: Vec<AtomicBool>,
+    dirty: Dirty<USES_PER_CHUNK>,
 }
 
 /// Words that were put into a transaction.
@@ -40,7 +40,7 @@ impl TakenUses {
 
 impl Uses {
     pub(super) fn new(rule: Rule) -> Self {
-        Self { rule, base: Vec::new(), now: Vec::new(), dirty: Vec::new() }
+        Self { rule, base: Vec::new(), now: Vec::new(), dirty: Dirty::default() }
     }
 
     pub(super) fn rule(&self) -> Rule {
@@ -58,7 +58,7 @@ impl Uses {
         if self.rule.keeps_words() && slots > self.base.len() {
             self.base.resize(slots, 0);
             self.now.resize_with(slots, AtomicU64::default);
-            self.dirty.resize_with(slots.div_ceil(USES_PER_CHUNK), AtomicBool::default);
+            self.dirty.grow(slots);
         }
     }
 
@@ -105,16 +105,13 @@ impl Uses {
         if let Some(word) = self.now.get(index) {
             let changed = word.fetch_update(Relaxed, Relaxed, |word| Some(change(word)));
             debug_assert!(changed.is_ok());
-            let dirty = &self.dirty[index / USES_PER_CHUNK];
-            if !dirty.load(Relaxed) {
-                dirty.store(true, Relaxed);
-            }
+            self.dirty.mark(index);
         }
     }
 
     /// Whether some word is not on disk yet.
     pub(super) fn is_dirty(&self) -> bool {
-        self.dirty.iter().any(|dirty| dirty.load(Relaxed))
+        self.dirty.any()
     }
 
     /// Takes all words that changed for a transaction; `written`, in order of slots, are those that it decides itself.
@@ -125,12 +122,7 @@ impl Uses {
         }
         let mut changed: Vec<u32> = written.iter().map(|&(slot, _)| UseChunk::number_of(slot)).collect();
         changed.dedup();
-        for (number, dirty) in self.dirty.iter().enumerate() {
-            // Cleared before the words are looked at: a read that comes later sets it again.
-            if dirty.load(Relaxed) && dirty.swap(false, Relaxed) {
-                changed.push(number as u32);
-            }
-        }
+        changed.extend(self.dirty.take());
         for number in changed {
             taken.chunks.entry(number).or_insert_with(|| {
                 let first = number * USES_PER_CHUNK as u32;
@@ -167,10 +159,8 @@ impl Uses {
         for number in taken.chunks.into_keys() {
             let first = number as usize * USES_PER_CHUNK;
             let mut words = self.base.iter().zip(&mut self.now).skip(first).take(USES_PER_CHUNK);
-            if words.any(|(base, now)| base != now.get_mut())
-                && let Some(dirty) = self.dirty.get_mut(number as usize)
-            {
-                *dirty.get_mut() = true;
+            if words.any(|(base, now)| base != now.get_mut()) {
+                self.dirty.mark_chunk(number as usize);
             }
         }
     }

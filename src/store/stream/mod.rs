@@ -1,0 +1,288 @@
+//! Streams: sequences of records, each folded into a few slots.
+//!
+//! As many records as a sweeper tree takes are one *part*: a slot whose code is the tree's state, found by the mean of its
+//! records' search vectors and evicted like any memory. The slot's metadata say `stream`, `first` and `len`, and its key,
+//! which no user can give, leads to it. What appending needs besides, the subtrees that wait, is the stream's *head*.
+//!
+//! A head that is lost costs nothing but room: the next append begins a part of its own.
+
+mod append;
+mod parts;
+mod recall;
+mod tree;
+
+pub(super) use append::content;
+
+use super::memory::Evicted;
+use super::transaction::Op;
+use super::{Inner, Store};
+use crate::codec::Device;
+use crate::error::{Error, Result};
+use crate::record::{Record, Records};
+use crate::sequence::SweeperTree;
+use apcm_format::stream::{is_stream_name, part_key};
+use apcm_format::{MemoryId, limits};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Streams that can be appended to at the same time.
+const SHARDS: usize = 16;
+
+/// What a store keeps in memory for its streams.
+pub(super) struct Streams {
+    /// The sweeper tree, once it was asked for.
+    tree: RwLock<Option<Arc<SweeperTree>>>,
+    device: Device,
+    /// Memory that the tree may take.
+    limit: u64,
+    /// Held by whoever appends to a stream of that shard.
+    appending: [Mutex<()>; SHARDS],
+}
+
+impl Streams {
+    pub(super) fn new(device: Device, limit: u64) -> Self {
+        Self { tree: RwLock::new(None), device, limit, appending: Default::default() }
+    }
+
+    fn lock(&self, name: &str) -> MutexGuard<'_, ()> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
+        self.appending[hash as usize % SHARDS].lock()
+    }
+}
+
+/// A record that was appended to a stream.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// Its index in the stream, from 0.
+    pub index: u64,
+    /// The part it is in now; a later append gives it another number.
+    pub id: MemoryId,
+    /// Mean squared error per element of what recalling it right after it was appended returns, rounded up.
+    pub error: f32,
+    /// Who made room.
+    pub evicted: Vec<Evicted>,
+}
+
+/// A record of a stream, recalled.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Recalled {
+    /// Its index in the stream.
+    pub index: u64,
+    /// The record, reconstructed.
+    pub record: Record,
+    /// Mean squared error per element, measured when it was appended. What came later is folded into the same state, and
+    /// nobody has the original any more: the error now is greater, by as much as records of a full part are worse than
+    /// those of a young one.
+    pub error: f32,
+}
+
+/// What a stream is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct StreamInfo {
+    /// Its name.
+    pub name: String,
+    /// How many records were ever appended: the index that the next one gets.
+    pub len: u64,
+    /// How many of them are there.
+    pub records: u64,
+    /// In how many parts, each of them a slot.
+    pub parts: u64,
+}
+
+/// A sequence of records under a name: see [`Store::stream`].
+#[derive(Debug, Clone)]
+pub struct Stream<'a> {
+    inner: &'a Inner,
+    name: String,
+}
+
+impl Store {
+    /// Gives the store the tree that folds its streams; durable when this returns.
+    ///
+    /// The tree lives in the file, like the codec. It can be exchanged as long as there is no stream, and put back where it was
+    /// lost.
+    ///
+    /// # Errors
+    /// [`RecordShape`](Error::RecordShape) for a tree of other records; [`Argument`](Error::Argument) for states too long for
+    /// a slot, and where there are streams already; [`ReadOnly`](Error::ReadOnly), [`Storage`](Error::Storage),
+    /// [`OutcomeUnknown`](Error::OutcomeUnknown).
+    pub fn set_sweeper_tree(&self, tree: SweeperTree) -> Result<()> {
+        self.inner.set_tree(tree)
+    }
+
+    /// The tree that folds the store's streams, if it has one.
+    ///
+    /// # Errors
+    /// [`Corrupt`](Error::Corrupt), [`MemoryLimit`](Error::MemoryLimit).
+    pub fn sweeper_tree(&self) -> Result<Option<Arc<SweeperTree>>> {
+        self.inner.tree()
+    }
+
+    /// A stream of this name, whether or not anything was appended to it yet.
+    ///
+    /// Streams share the store's slots with its memories: each part takes one, whatever the number of its records, and when
+    /// the store is full the policy decides which parts stay. A search finds a part by the mean of its records' search
+    /// vectors; its metadata say `stream`, `first` and `len`, its record is the mean of its records, its norm the greatest of
+    /// theirs, and its error that of its records when they were appended, on average. An append counts as an access of its part. What appending needs
+    /// besides, at most one state a level for each stream, is not counted by a byte budget.
+    ///
+    /// ```
+    /// use apcm::{PlainCodec, Record, Records, Store, SweeperTree};
+    /// # fn main() -> apcm::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("memory.apcm");
+    /// let walk = |i: usize| [(i as f32 / 9.0).sin(), (i as f32 / 9.0).cos()];
+    /// let mut seen = Records::with_dims(&[2])?;
+    /// (0..512).try_for_each(|i| seen.push_values(&walk(i)))?;
+    /// let tree = SweeperTree::trainer(&seen, &[32; 16]).state(8).untrained().train()?.tree;
+    ///
+    /// let store = Store::builder().capacity(100).create(&path, PlainCodec::new(&[2], 2)?)?;
+    /// store.set_sweeper_tree(tree)?;
+    /// let stream = store.stream("walk")?;
+    /// for i in 0..40 {
+    ///     stream.append(&Record::vector(walk(i).to_vec())?)?;
+    /// }
+    /// assert_eq!((stream.len()?, store.len()), (40, 2));
+    /// let tenth = stream.recall(10)?;
+    /// assert!((tenth.record.values()[0] - walk(10)[0]).abs() < 0.2);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Argument`](Error::Argument) for a name that is empty or longer than 255 bytes.
+    pub fn stream(&self, name: &str) -> Result<Stream<'_>> {
+        if !is_stream_name(name) {
+            let expected = format!("1 to {} bytes", limits::STREAM_NAME_LEN_MAX);
+            return Err(Error::argument("the name of a stream", expected, format!("{} bytes", name.len())));
+        }
+        Ok(Stream { inner: &self.inner, name: name.to_owned() })
+    }
+
+    /// All streams of which something is left, by name length and name.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage), [`Corrupt`](Error::Corrupt).
+    pub fn streams(&self) -> Result<Vec<StreamInfo>> {
+        let inner = &self.inner;
+        let all = inner.reading("list the streams", || inner.parts(&inner.snapshot()?))?;
+        let mut infos: Vec<StreamInfo> = Vec::new();
+        for part in all {
+            match infos.last_mut().filter(|info| info.name == part.name) {
+                Some(info) => {
+                    info.len = part.range().end;
+                    info.records += part.len;
+                    info.parts += 1;
+                }
+                None => infos.push(StreamInfo {
+                    len: part.range().end,
+                    records: part.len,
+                    parts: 1,
+                    name: part.name,
+                }),
+            }
+        }
+        for info in &mut infos {
+            info.len = self.stream(&info.name)?.len()?.max(info.len);
+        }
+        Ok(infos)
+    }
+}
+
+impl Stream<'_> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many records were ever appended; 0 again once nothing of it is left.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage), [`Corrupt`](Error::Corrupt).
+    pub fn len(&self) -> Result<u64> {
+        let inner = self.inner;
+        inner.reading("look at a stream", || Ok(inner.position(&inner.snapshot()?, &self.name)?.len))
+    }
+
+    /// Whether there is nothing of it.
+    ///
+    /// # Errors
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Appends a record; durable when this returns.
+    ///
+    /// Its part is written again, with one more record in it, and where that is full, another is begun. Where the part under
+    /// way made room, another is begun too, and indices go on; where nothing is left of the stream they begin at 0 again.
+    /// Cost: one merge and one inverse a level, and one durable transaction, however long the stream.
+    ///
+    /// # Errors
+    /// [`Argument`](Error::Argument) where the store has no sweeper tree, [`RecordShape`](Error::RecordShape), and as
+    /// [`Store::insert`]. Nothing was appended then.
+    pub fn append(&self, record: &Record) -> Result<Appended> {
+        let appended = self.append_all(&Records::from(record))?;
+        appended.into_iter().next().ok_or_else(|| Error::argument("records to append", "1", 0))
+    }
+
+    /// Appends records in one durable transaction, each measured as if it had been appended alone. Whoever made room is said
+    /// with the first of them.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn append_all(&self, records: &Records) -> Result<Vec<Appended>> {
+        self.inner.append(&self.name, records)
+    }
+
+    /// Recalls one record, and counts an access of its part.
+    ///
+    /// # Errors
+    /// [`Argument`](Error::Argument) past the end, [`Forgotten`](Error::Forgotten) where its part made room,
+    /// [`Corrupt`](Error::Corrupt).
+    pub fn recall(&self, index: u64) -> Result<Recalled> {
+        let mut recalled = self.recall_range(index..index.saturating_add(1))?;
+        recalled.pop().ok_or(Error::Forgotten { stream: self.name.clone(), index })
+    }
+
+    /// Recalls a range of records, and counts an access of each part.
+    ///
+    /// # Errors
+    /// As [`recall`](Self::recall), for the first of them that is not there.
+    pub fn recall_range(&self, range: Range<u64>) -> Result<Vec<Recalled>> {
+        let recalled = self.inner.recall(&self.name, range.clone(), false)?;
+        let missing = range
+            .clone()
+            .zip(recalled.iter().map(|recalled| Some(recalled.index)).chain(std::iter::repeat(None)));
+        match missing.into_iter().find(|(wanted, found)| Some(*wanted) != *found) {
+            Some((index, _)) => Err(Error::Forgotten { stream: self.name.clone(), index }),
+            None => Ok(recalled),
+        }
+    }
+
+    /// Recalls all that is left, and counts an access of each part. Damaged parts are passed over; recalling one of their
+    /// records says what is wrong.
+    ///
+    /// # Errors
+    /// [`Storage`](Error::Storage), [`Poisoned`](Error::Poisoned).
+    pub fn recall_all(&self) -> Result<Vec<Recalled>> {
+        self.inner.recall(&self.name, 0..self.len()?, true)
+    }
+
+    /// Removes all of it; gives how many parts there were.
+    ///
+    /// # Errors
+    /// As [`Store::remove_id`].
+    pub fn remove(&self) -> Result<u64> {
+        let inner = self.inner;
+        let _appending = inner.streams.lock(&self.name);
+        let firsts =
+            inner.reading("look at a stream", || inner.first_records(&inner.snapshot()?, &self.name))?;
+        let ops = firsts.into_iter().map(|first| Op::RemoveKey(part_key(&self.name, first))).collect();
+        inner.commit(ops).map(|done| done.removed as u64)
+    }
+}

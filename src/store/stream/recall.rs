@@ -1,0 +1,86 @@
+//! Records of streams, out of the states of their parts.
+
+use super::Recalled;
+use crate::codec::mean_record;
+use crate::error::{Error, Result};
+use crate::record::Records;
+use crate::sequence::SequenceState;
+use crate::store::Inner;
+use crate::stored::Stored;
+use apcm_format::{DecodeError, StreamPart};
+use std::ops::Range;
+
+impl Inner {
+    /// The records of a range that are there. A damaged part in it is an error, or passed over.
+    pub(super) fn recall(&self, name: &str, range: Range<u64>, lenient: bool) -> Result<Vec<Recalled>> {
+        let tree = self.tree()?;
+        let parts = self.reading("recall", || {
+            let snapshot = self.snapshot()?;
+            let len = self.position(&snapshot, name)?.len;
+            if range.end > len {
+                let expected = format!("below {len}");
+                return Err(Error::argument("the index in a stream", expected, range.end - 1));
+            }
+            let mut parts = Vec::new();
+            let mut end = range.end;
+            // From the last one back: keys lead to where a part begins.
+            while end > range.start
+                && let Some((first, part)) = self.part_before(&snapshot, name, end - 1)?
+            {
+                end = first;
+                match part {
+                    Ok(part) => parts.push(part),
+                    Err(_) if lenient => {}
+                    Err(damage) => return Err(damage),
+                }
+            }
+            Ok(parts)
+        })?;
+        let mut recalled = Vec::new();
+        for part in parts.into_iter().rev() {
+            let tree = tree.as_ref().ok_or_else(|| no_tree(part.stored.id.slot))?;
+            let (from, to) = (part.first.max(range.start), part.range().end.min(range.end));
+            if from >= to {
+                continue;
+            }
+            let StreamPart { state, errors, .. } = part.stored.part()?;
+            let state = SequenceState::new(part.len, state);
+            let slot = part.stored.id.slot;
+            let records = tree
+                .decode_range(&state, from - part.first..to - part.first)
+                .map_err(|error| misfit(slot, &error))?;
+            self.count(part.stored.id, true);
+            let errors = &errors[(from - part.first) as usize..];
+            recalled.extend((from..to).zip(errors).enumerate().map(|(row, (index, error))| Recalled {
+                index,
+                record: records.get(row),
+                error: error.get(),
+            }));
+        }
+        Ok(recalled)
+    }
+
+    /// All records of a part.
+    pub(in crate::store) fn records_of_part(&self, stored: &Stored) -> Result<Records> {
+        let part = stored.part()?;
+        let state = SequenceState::new(part.errors.len() as u64, part.state);
+        let Some(tree) = self.tree()? else { return Err(no_tree(stored.id.slot)) };
+        tree.decode(&state).map_err(|error| misfit(stored.id.slot, &error))
+    }
+
+    /// What a part is where it is read as one memory: the mean of its records, which is what its search vector means.
+    pub(in crate::store) fn mean_of_part(&self, stored: &Stored) -> Result<Vec<f32>> {
+        Ok(mean_record(&self.records_of_part(stored)?)?.values().to_vec())
+    }
+}
+
+fn no_tree(slot: u32) -> Error {
+    let cause = DecodeError::Truncated { what: "the sweeper tree of a store", needed: 1, found: 0 };
+    Error::Corrupt { what: format!("the part of a stream in slot {slot}"), cause }
+}
+
+/// A part that passed its checksum and that the tree cannot have made.
+fn misfit(slot: u32, error: &Error) -> Error {
+    let cause = DecodeError::Malformed { what: "a part of a stream", cause: error.to_string() };
+    Error::Corrupt { what: format!("the part of a stream in slot {slot}"), cause }
+}

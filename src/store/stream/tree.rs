@@ -1,0 +1,116 @@
+//! The tree that folds a store's streams: kept in the file beside the codec.
+
+use crate::error::{Error, Result};
+use crate::record::check_shape;
+use crate::sequence::SweeperTree;
+use crate::store::Inner;
+use crate::store::commit::durable;
+use crate::store::file::{read_image, write_codec};
+use crate::store::guard::storage;
+use crate::store::tables::SWEEPER_TREE;
+use apcm_format::{CodecImage, DecodeError, StreamPart, limits};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
+
+impl Inner {
+    pub(super) fn set_tree(&self, tree: SweeperTree) -> Result<()> {
+        self.check_usable()?;
+        self.handle.writable()?;
+        check_shape(self.header.shape, tree.shape())?;
+        let records = usize::try_from(tree.capacity()).unwrap_or(usize::MAX);
+        let len = StreamPart::encoded_len(
+            self.header.search_dims as usize,
+            tree.state_len(tree.capacity()),
+            records,
+        );
+        if len > limits::CODE_LEN_MAX {
+            let expected =
+                format!("at most {} bytes, search vector and errors included", limits::CODE_LEN_MAX);
+            return Err(Error::argument("a part of a stream", expected, format!("{len} bytes")));
+        }
+        let image = tree.image()?.encode()?;
+        // Nobody appends meanwhile what the old tree folded.
+        let _appending: Vec<MutexGuard<'_, ()>> = self.streams.appending.iter().map(Mutex::lock).collect();
+        let _writer = self.writer.lock();
+        self.check_usable()?;
+        let found = self.live.read().parts();
+        if found > 0 {
+            // A tree that was lost, by a salvage say, may be put back.
+            let before = self.reading("read the sweeper tree", || self.tree_image());
+            match before {
+                Ok(Some(before)) if before == image => return Ok(()),
+                Ok(Some(_)) => {
+                    let found = format!("{found} parts of streams that another tree folded");
+                    return Err(Error::argument("a store for another sweeper tree", "no streams", found));
+                }
+                Ok(None) | Err(Error::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // As it will be read again.
+        let tree = Arc::new(SweeperTree::from_image(&CodecImage::decode(&image)?, self.streams.device)?);
+        let mut cached = self.streams.tree.write();
+        self.write_tree(&image)?;
+        *cached = Some(tree);
+        Ok(())
+    }
+
+    /// Puts another store's tree into this one, which nobody uses yet.
+    pub(in crate::store) fn put_tree(&self, image: &[u8]) -> Result<()> {
+        let _writer = self.writer.lock();
+        self.write_tree(image)
+    }
+
+    fn write_tree(&self, image: &[u8]) -> Result<()> {
+        self.poisoning(|| {
+            let transaction = self.handle.writable()?.begin_write().map_err(storage("begin a write"))?;
+            write_codec(&transaction, self.header.uuid, SWEEPER_TREE, image)?;
+            durable(transaction)
+        })
+    }
+
+    /// The sweeper tree's image, if there is one.
+    pub(in crate::store) fn tree_image(&self) -> Result<Option<Vec<u8>>> {
+        let image =
+            read_image(&self.handle.begin_read()?, self.header.uuid, SWEEPER_TREE, self.streams.limit)?;
+        Ok(Some(image).filter(|image| !image.is_empty()))
+    }
+
+    pub(in crate::store) fn tree(&self) -> Result<Option<Arc<SweeperTree>>> {
+        if let Some(tree) = self.streams.tree.read().as_ref() {
+            return Ok(Some(Arc::clone(tree)));
+        }
+        // Held while it is loaded, so that nobody loads what somebody else has exchanged meanwhile.
+        let mut cached = self.streams.tree.write();
+        if let Some(tree) = cached.as_ref() {
+            return Ok(Some(Arc::clone(tree)));
+        }
+        let Some(image) = self.reading("read the sweeper tree", || self.tree_image())? else {
+            return Ok(None);
+        };
+        let corrupt = |error| match error {
+            Error::Format(cause) => {
+                Error::Corrupt { what: "the sweeper tree in the store".to_owned(), cause }
+            }
+            other => other,
+        };
+        let image = CodecImage::decode(&image).map_err(Error::Format).map_err(corrupt)?;
+        let tree = Arc::new(SweeperTree::from_image(&image, self.streams.device).map_err(corrupt)?);
+        let misfit = |_| Error::Corrupt {
+            what: "the sweeper tree in the store".to_owned(),
+            cause: DecodeError::Invalid {
+                what: "the shape of its records",
+                found: tree.shape().values() as u64,
+            },
+        };
+        check_shape(self.header.shape, tree.shape()).map_err(misfit)?;
+        *cached = Some(Arc::clone(&tree));
+        Ok(Some(tree))
+    }
+
+    pub(super) fn tree_at_hand(&self) -> Result<Arc<SweeperTree>> {
+        self.tree()?.ok_or_else(|| {
+            Error::argument("the store's sweeper tree", "one, from Store::set_sweeper_tree", "none")
+        })
+    }
+}
