@@ -23,6 +23,8 @@ const D: usize = 1_024;
 /// Records of a sequence in the table by depth, and bytes a record.
 const DEEPEST: usize = 16;
 const BYTES: usize = 32;
+/// Most numbers of a state that will be quantized.
+const WIDE: usize = 1_568;
 
 struct Row {
     method: String,
@@ -271,7 +273,7 @@ fn by_depth(name: &str, all: &Records, sources: &[usize], steps: usize) -> Resul
     let trainer = || SweeperTree::trainer(&train, &lengths).state(values);
     let (plain, trained) = (trainer().untrained().train()?.tree, trainer().steps(steps).train()?.tree);
     // Where states are quantized, it is the quantizer that says how many of their numbers are worth a bit.
-    let wide = trainer().state(2 * values).untrained().train()?.tree;
+    let wide = trainer().state(WIDE).untrained().train()?.tree;
     let mut rows = Vec::new();
     let mut length = 2;
     while length <= DEEPEST {

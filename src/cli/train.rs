@@ -176,6 +176,12 @@ fn tree(arguments: &Train, records: &Records, length: usize, json: bool) -> Outc
             ),
             ("time", format!("{:.1} s", trained.seconds)),
         ];
+        if arguments.steps > 0 && trained.levels.iter().all(|level| level.stages.is_empty()) {
+            rows.push((
+                "networks",
+                "none: there is little to restore, or too few sequences to judge by".to_owned(),
+            ));
+        }
         for level in &trained.levels {
             let said_of =
                 format!("{} records into {} values, error {:.3e}", level.records, level.state, level.error);

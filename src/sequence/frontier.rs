@@ -43,8 +43,8 @@ impl Frontier {
     /// Appends a record; gives the state of the whole sequence, as [`SweeperTree::encode`] would, up to rounding.
     ///
     /// # Errors
-    /// [`RecordShape`](Error::RecordShape); [`Argument`](Error::Argument) when the tree is full, and for states of another tree.
-    /// Nothing changes then.
+    /// [`RecordShape`](Error::RecordShape); [`Argument`](Error::Argument) when the tree is full, for states of another tree, and
+    /// for a record so large that the state overflows. Nothing changes then.
     pub fn append(&mut self, tree: &SweeperTree, record: &Record) -> Result<SequenceState> {
         if self.len >= tree.capacity() {
             let most = format!("at most {} records", tree.capacity());

@@ -53,10 +53,8 @@ impl SweeperTree {
         }
         let config: TreeConfig = image.config()?;
         if config.states.len() < 2 || config.states.len() > LEVELS_MAX + 1 {
-            let found = config.states.len() as u64;
-            return Err(
-                DecodeError::Limit { what: "the levels of a tree", found, max: LEVELS_MAX as u64 }.into()
-            );
+            let found = config.states.len();
+            return Err(misfit(format!("{found} levels, 2 to {} can be", LEVELS_MAX + 1)));
         }
         let mut levels: Vec<Level> = Vec::new();
         for (number, &state) in config.states.iter().enumerate() {

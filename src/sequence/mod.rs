@@ -10,6 +10,7 @@
 
 mod frontier;
 mod image;
+mod samples;
 mod student;
 mod train;
 mod tree;

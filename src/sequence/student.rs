@@ -114,6 +114,14 @@ impl<'a> StudentTrainer<'a> {
         let (top, width) = (tree.top(), tree.levels[tree.top()].empty.len());
         let most = (MEMORY_NUMBERS_MAX / (width * (self.length + 1))).max(2);
         let sequences = (self.records.len() / self.length).min(most);
+        if sequences < 2 {
+            let purpose = format!("a student of sequences of {}", self.length);
+            return Err(Error::TooLittleData {
+                records: self.records.len(),
+                needed: 2 * self.length,
+                purpose,
+            });
+        }
         let records = self.records.slice(0..sequences * self.length);
         let leaves = tree.leaves(&records)?;
         let leaf = tree.levels[0].empty.len();

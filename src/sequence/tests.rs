@@ -198,13 +198,79 @@ fn a_restorer_pays_on_a_curve_and_is_left_out_where_it_does_not() {
     };
     let (before, after) = (error(&plain.tree), error(&trained.tree));
     assert!(after < 0.5 * before, "{before} and {after}");
+    let kept = |name: &str| {
+        trained
+            .levels
+            .iter()
+            .flat_map(|level| &level.stages)
+            .any(|stage| stage.name == name && stage.accepted)
+    };
+    assert!(kept("predictor") && kept("restorer"), "{:?}", trained.levels);
+    let bytes = trained.tree.image().unwrap().encode().unwrap();
+    let again = SweeperTree::from_image(&CodecImage::decode(&bytes).unwrap(), Device::Cpu).unwrap();
+    assert_eq!(error(&again), after);
     assert!(trained.tree.parameters() > plain.tree.parameters());
+}
+
+/// A length that is no power of two has no full subtree at its top.
+#[test]
+fn sequences_of_all_lengths_are_learned_from() {
+    let walk = |i: usize| [(i as f32 / 9.0).sin(), (i as f32 / 9.0).cos(), (i as f32 / 23.0).sin()];
+    let mut records = Records::with_dims(&[3]).unwrap();
+    (0..2_000).for_each(|i| records.push_values(&walk(i)).unwrap());
+    let mixed: Vec<usize> = [17, 17, 1, 17, 32, 16].into_iter().cycle().take(120).collect();
+    let all: [Vec<usize>; 6] = [vec![3; 40], vec![5; 400], vec![100; 20], vec![64], vec![2], mixed];
+    for lengths in &all {
+        for steps in [0, 2] {
+            let some = records.slice(0..lengths.iter().sum());
+            let trained = SweeperTree::trainer(&some, lengths).state(9).steps(steps).train().unwrap();
+            let longest = *lengths.iter().max().unwrap();
+            assert_eq!(trained.tree.capacity(), longest.next_power_of_two() as u64);
+            for len in [1, longest / 2, longest] {
+                let some = records.slice(0..len.max(1));
+                let error =
+                    error_of(&some, &trained.tree.decode(&trained.tree.encode(&some).unwrap()).unwrap());
+                // Their variance is a half. One sequence says little of how its records go with each other.
+                let most = if lengths.len() > 1 { 0.1 } else { 0.3 };
+                assert!(error < most, "{lengths:?}, {steps} steps, {len}: {error}");
+            }
+        }
+    }
+}
+
+/// Gates judge on sequences that axes are not fitted to: others in their place change no state.
+#[test]
+fn what_judges_is_not_fitted_to() {
+    use rand::SeedableRng;
+    let lengths = [4; 40];
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+    let sequences = samples::sequences(&lengths, true, &mut rng);
+    let (seen, judges) = samples::split(&sequences);
+    assert_eq!((seen.len(), judges.len()), (32, 8));
+    let (records, others) = (items(160, 15), items(160, 16));
+    let state_with = |exchanged: std::ops::Range<usize>| {
+        let mut mixed = Records::new(records.shape());
+        for row in 0..160 {
+            let from = if exchanged.contains(&row) { &others } else { &records };
+            mixed.push_values(from.row(row)).unwrap();
+        }
+        let trained = SweeperTree::trainer(&mixed, &lengths).state(4).steps(1).seed(5).train().unwrap();
+        assert_eq!(trained.levels[0].pairs, 128);
+        trained.tree.encode(&items(4, 17)).unwrap()
+    };
+    let as_it_is = state_with(0..0);
+    assert_eq!(state_with(judges[0].first..judges[0].first + 4), as_it_is);
+    assert_ne!(state_with(seen[0].first..seen[0].first + 4), as_it_is);
 }
 
 /// A student that was taught follows the tree better than one that does nothing, and can be stored.
 #[test]
 fn a_student_follows_its_tree() {
     let tree = tree(12);
+    for records in [0, 10, 31] {
+        let refused = Student::trainer(&tree, &items(records, 13), 16).train().unwrap_err();
+        assert!(matches!(refused, Error::TooLittleData { needed: 32, .. }), "{refused}");
+    }
     let records = items(640, 13);
     let (student, stages) = Student::trainer(&tree, &records, 16).hidden(64).steps(400).train().unwrap();
     let error = |stage: usize| (stages[stage].error_before.unwrap(), stages[stage].error_after.unwrap());

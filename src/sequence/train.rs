@@ -1,7 +1,8 @@
 //! Training a tree: level by level, each frozen before the next.
 
+use super::samples::{JUDGES_MIN, Samples, Sequence, sequences, split, unfolded, witnesses};
 use super::tree::{LEVELS_MAX, Level, SweeperTree, depth};
-use crate::codec::flow::pairs::{Expectation, Pairs};
+use crate::codec::flow::pairs::Expectation;
 use crate::codec::{Codec, Device, FlowCodec, StageReport, error_and_norm};
 use crate::error::{Error, Result};
 use crate::record::Records;
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// A share of the records' energy that is not worth restoring.
 const NOTHING_LOST: f64 = 1e-5;
-/// Fewest records whose restoring is worth learning.
-const RESTORABLE_MIN: usize = 128;
+/// Fewest records or pairs that a network is worth teaching with.
+const TRAINABLE_MIN: usize = 128;
 
 /// How one level of a tree was made.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -25,9 +26,9 @@ pub struct LevelReport {
     pub records: u64,
     /// Values of such a state.
     pub state: usize,
-    /// Pairs of states (at level 0 records) that its sweeper was fitted to, prefixes counted.
+    /// Pairs of states (at level 0 records) that its sweeper learned from, prefixes counted.
     pub pairs: usize,
-    /// Mean squared error per element of the training records, out of states of this level, before any restoring.
+    /// Mean squared error per element of all records, out of states of this level, before any restoring.
     pub error: f64,
     /// What was tried beyond the linear optimum: the sweeper's predictor, the restorer.
     pub stages: Vec<StageReport>,
@@ -52,8 +53,9 @@ type Callback<'a> = Box<dyn FnMut(usize, &str, usize, usize) -> ControlFlow<()> 
 /// Each level begins at its linear optimum, the principal axes of two neighbouring states, which for independent records
 /// are the axes of the records themselves. Then, behind a gate like a codec's, its sweeper may get a predictor for what a
 /// merge drops, taught with full pairs and with those of random prefixes beside what they make one expect; then the level is frozen,
-/// and a *restorer* is taught what records come out of its states and what they were. Gates judge on records that the stage
-/// itself has not seen; the linear parts below have.
+/// and a *restorer* is taught what records come out of its states and what they were. Gates judge on whole sequences that
+/// nothing was fitted to: a tenth of each depth, eight at least. Of fewer than 32 none is set aside, and their levels are fitted
+/// and not trained.
 pub struct Trainer<'a> {
     records: &'a Records,
     lengths: &'a [usize],
@@ -157,23 +159,21 @@ impl<'a> Trainer<'a> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut tree = SweeperTree { levels: Vec::new() };
         let mut reports = Vec::new();
-        let mut whole = self.sequences();
+        let mut whole = sequences(self.lengths, self.steps > 0, &mut rng);
         let mut prefixes: Vec<Sequence> =
             whole.iter().map(|whole| whole.prefix(rng.random_range(1..=whole.len))).collect();
         for level in 0..=top {
             // A sequence ends where it is one state.
             whole.retain(|sequence| depth(sequence.len as u64) >= level);
             prefixes.retain(|sequence| depth(sequence.len as u64) >= level);
-            let (pairs, full) = match tree.levels.last_mut() {
-                None => (self.records.clone(), self.records.len()),
-                Some(below) => {
-                    let full = full_pairs(below, level, &whole)?;
-                    let count = full.len();
-                    below.next = Pairs::fit(&full, &(0..count).collect::<Vec<usize>>())?.expectation();
-                    (with_gaps(full, below, level, &whole, &prefixes)?, count)
-                }
+            let judges = split(&whole).1;
+            let samples = match tree.levels.last_mut() {
+                None => Samples { pairs: self.gathered(&whole), fitted: 0, witnesses: witnesses(judges) },
+                Some(below) => Samples::of(below, level, &whole, &prefixes, &mut rng)?,
             };
-            let (sweeper, mut stages) = self.sweeper(level, &pairs, full, began)?;
+            let judged = judges.len() >= JUDGES_MIN;
+            let pairs = samples.pairs.len() - samples.witnesses.len();
+            let (sweeper, mut stages) = self.sweeper(level, samples, judged, began)?;
             let empty = match tree.levels.last() {
                 // The mean of all records is what stands for none.
                 None => vec![0.0; sweeper.config().kept as usize],
@@ -191,11 +191,12 @@ impl<'a> Trainer<'a> {
                     _ => tree.merged(level, std::mem::take(&mut sequence.states))?,
                 };
             }
-            let (exact, given) = self.unfolded(&tree, level, &whole);
+            let (exact, given) = (self.gathered(&whole), unfolded(&tree, level, &whole));
             let (error, norm) = error_and_norm(exact.values(), given.values());
             let all = f64::from(norm).powi(2) / exact.values().len().max(1) as f64;
             if error > NOTHING_LOST * all
-                && let Some(stage) = self.restorer(&mut tree, level, (&exact, &given), began)?
+                && judged
+                && let Some(stage) = self.restorer(&mut tree, level, (&exact, &given), &whole, began)?
             {
                 stages.push(stage);
             }
@@ -203,7 +204,7 @@ impl<'a> Trainer<'a> {
                 level,
                 records: 1 << level,
                 state: tree.levels[level].empty.len(),
-                pairs: pairs.len(),
+                pairs,
                 error,
                 stages,
             });
@@ -241,13 +242,15 @@ impl<'a> Trainer<'a> {
     fn sweeper(
         &mut self,
         level: usize,
-        pairs: &Records,
-        full: usize,
+        samples: Samples,
+        judged: bool,
         began: Instant,
     ) -> Result<(FlowCodec, Vec<StageReport>)> {
         let (state, predictors) = (self.state, self.predictors);
-        let trainer = self.codec_trainer(level, pairs, began, predictors && level > 0);
-        let trainer = if level == 0 { trainer.state(state) } else { trainer.sweeper(state, full) };
+        let Samples { pairs, fitted, witnesses } = samples;
+        let trained = predictors && level > 0 && judged && pairs.len() >= TRAINABLE_MIN;
+        let trainer = self.codec_trainer(level, &pairs, witnesses, began, trained);
+        let trainer = if level == 0 { trainer.state(state) } else { trainer.sweeper(state, fitted) };
         let trained = trainer.train()?;
         Ok((trained.codec, trained.report.stages))
     }
@@ -258,12 +261,14 @@ impl<'a> Trainer<'a> {
         tree: &mut SweeperTree,
         level: usize,
         (exact, given): (&Records, &Records),
+        whole: &[Sequence],
         began: Instant,
     ) -> Result<Option<StageReport>> {
-        if self.steps == 0 || exact.len() < RESTORABLE_MIN {
+        let over = self.time_max.is_some_and(|time_max| began.elapsed() >= time_max);
+        if self.steps == 0 || exact.len() < TRAINABLE_MIN || over {
             return Ok(None);
         }
-        let trainer = self.codec_trainer(level, exact, began, true);
+        let trainer = self.codec_trainer(level, exact, witnesses(split(whole).1), began, true);
         let (restorer, stage) = trainer.restorer(given)?;
         tree.levels[level].restorer = restorer;
         Ok(Some(stage))
@@ -273,6 +278,7 @@ impl<'a> Trainer<'a> {
         &'b mut self,
         level: usize,
         records: &'b Records,
+        held_out: Vec<usize>,
         began: Instant,
         trained: bool,
     ) -> crate::codec::Trainer<'b> {
@@ -281,6 +287,7 @@ impl<'a> Trainer<'a> {
             .seed(self.seed.wrapping_add(level as u64))
             .device(self.device)
             .steps(self.steps.max(1))
+            .held_out(held_out)
             .time_budget(left);
         if self.steps == 0 || !trained || left.is_some_and(|left| left.is_zero()) {
             trainer = trainer.untrained();
@@ -293,83 +300,10 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// The sequences, without states.
-    fn sequences(&self) -> Vec<Sequence> {
-        let firsts = self.lengths.iter().scan(0, |next, &len| Some(std::mem::replace(next, *next + len)));
-        let sequences = firsts.zip(self.lengths);
-        sequences.map(|(first, &len)| Sequence { first, len, states: Vec::new() }).collect()
+    /// The records of sequences, one after the other.
+    fn gathered(&self, sequences: &[Sequence]) -> Records {
+        let rows = sequences.iter().flat_map(|sequence| sequence.first..sequence.first + sequence.len);
+        let values = rows.flat_map(|row| self.records.row(row)).copied().collect();
+        Records::from_decoded(self.records.shape(), values)
     }
-
-    /// The records of sequences, and what comes out of their states of this level before any restoring.
-    fn unfolded(&self, tree: &SweeperTree, level: usize, sequences: &[Sequence]) -> (Records, Records) {
-        let mut states: Vec<f32> = sequences.iter().flat_map(|sequence| &sequence.states).copied().collect();
-        for level in (1..=level).rev() {
-            let pairs = tree.levels[level].sweeper.restored(&states);
-            let width = tree.levels[level - 1].empty.len();
-            let mut rest = pairs.values();
-            states.clear();
-            for sequence in sequences {
-                let (theirs, others) = rest.split_at(sequence.nodes(level) * 2 * width);
-                // Where the last one was alone, its other half is nobody's.
-                states.extend_from_slice(&theirs[..sequence.nodes(level - 1) * width]);
-                rest = others;
-            }
-        }
-        let mut exact = Vec::new();
-        for sequence in sequences {
-            let rows = sequence.first..sequence.first + sequence.len;
-            rows.for_each(|row| exact.extend_from_slice(self.records.row(row)));
-        }
-        (Records::from_decoded(tree.shape(), exact), tree.levels[0].sweeper.restored(&states))
-    }
-}
-
-/// A training sequence, or the beginning of one.
-struct Sequence {
-    first: usize,
-    len: usize,
-    /// Its states at the level under way, one after the other.
-    states: Vec<f32>,
-}
-
-impl Sequence {
-    fn prefix(&self, len: usize) -> Self {
-        Self { first: self.first, len, states: Vec::new() }
-    }
-
-    /// How many states it has at a level.
-    fn nodes(&self, level: usize) -> usize {
-        self.len.div_ceil(1 << level)
-    }
-}
-
-/// The pairs of full subtrees that make the states of a level.
-fn full_pairs(below: &Level, level: usize, whole: &[Sequence]) -> Result<Records> {
-    let width = 2 * below.empty.len();
-    let mut full = Records::with_dims(&[2, below.empty.len()])?;
-    for Sequence { states, len, .. } in whole {
-        states[..(len >> level) * width].chunks_exact(width).try_for_each(|pair| full.push_values(pair))?;
-    }
-    Ok(full)
-}
-
-/// The same with the pairs that have a gap behind them. Of a prefix only its last pair is another than the whole sequence's.
-fn with_gaps(
-    mut pairs: Records,
-    below: &Level,
-    level: usize,
-    whole: &[Sequence],
-    prefixes: &[Sequence],
-) -> Result<Records> {
-    let half = below.empty.len();
-    for Sequence { states, len, .. } in whole.iter().chain(prefixes) {
-        let mut gap = states[(len >> level) * 2 * half..].to_vec();
-        if gap.len() == half {
-            gap.extend(below.next.beside(&gap));
-        }
-        if !gap.is_empty() {
-            pairs.push_values(&gap)?;
-        }
-    }
-    Ok(pairs)
 }

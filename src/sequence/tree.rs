@@ -136,7 +136,7 @@ impl SweeperTree {
     ///
     /// # Errors
     /// [`RecordShape`](Error::RecordShape); [`Argument`](Error::Argument) for no records or more than
-    /// [`capacity`](Self::capacity).
+    /// [`capacity`](Self::capacity), and for records so large that their state overflows.
     pub fn encode(&self, records: &Records) -> Result<SequenceState> {
         let len = records.len() as u64;
         self.check_len(len)?;
@@ -240,7 +240,7 @@ impl SweeperTree {
     /// States of leaves, `[record, state]`.
     pub(super) fn leaves(&self, records: &Records) -> Result<Vec<f32>> {
         check_shape(self.shape(), records.shape())?;
-        self.levels[0].sweeper.coordinates(records)
+        finite(self.levels[0].sweeper.coordinates(records)?)
     }
 
     /// States of one level from all of the level below, the last one beside what it makes one expect where it is alone.
@@ -252,7 +252,7 @@ impl SweeperTree {
             states.extend(last);
         }
         let sweeper = &self.levels[level].sweeper;
-        sweeper.coordinates(&Records::from_decoded(sweeper.shape(), states))
+        finite(sweeper.coordinates(&Records::from_decoded(sweeper.shape(), states))?)
     }
 
     /// The state of the same sequence at the top level, as a [`Student`](super::Student) has it.
@@ -284,6 +284,16 @@ impl SweeperTree {
             return Ok(());
         }
         Err(Error::argument("the length of a sequence", format!("1 to {} records", self.capacity()), len))
+    }
+}
+
+/// States that are numbers: of a record near the greatest `f32` they are not, and whatever shares a state with it would be lost.
+fn finite(states: Vec<f32>) -> Result<Vec<f32>> {
+    match states.iter().find(|value| !value.is_finite()) {
+        None => Ok(states),
+        Some(value) => {
+            Err(Error::argument("the values of a state", "finite, which takes smaller records", value))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A plain autoencoder with one byte a latent value: the baseline that the papers compare with.
 
 use super::fit::{Plan, Schedule, Select, fit};
-use super::{Callback, Clock, Split};
+use super::{Callback, Clock};
 use crate::codec::flow::network::{Network, Sizes, Source, host, matrix};
 use crate::codec::{Device, column_means};
 use crate::error::{Error, Result};
@@ -53,7 +53,6 @@ impl Autoencoder {
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.shuffle(&mut rng);
         let training = order.split_off((order.len() / 10).clamp(1, super::VALIDATION_MAX));
-        let split = Split { training, validation: order };
         let mean = column_means(records.values(), width);
         let deviation = records
             .rows()
@@ -76,11 +75,11 @@ impl Autoencoder {
         let mut source = Source::Random { rng: &mut rng, zero_last: false };
         let network = Network::build(&sizes, None, &mut source, &device)?;
         let loss = |network: &Network, chosen: &[usize]| {
-            let rows: Vec<usize> = chosen.iter().map(|&row| split.training[row]).collect();
+            let rows: Vec<usize> = chosen.iter().map(|&row| training[row]).collect();
             let x = matrix(gather(&rows), width, &device);
             Ok((through(network, x.clone()) - x).powf_scalar(2.0).mean())
         };
-        let validation = gather(&split.validation);
+        let validation = gather(&order);
         let validate = |weights: &[Vec<f32>]| -> Result<f64> {
             let network = Network::build(&sizes, None, &mut Source::Values(weights.iter()), &plain)?;
             let mut sum = 0.0;
@@ -102,7 +101,7 @@ impl Autoencoder {
         };
         let clock = Clock { began: Instant::now(), time_max };
         let mut nobody: Option<Callback<'_>> = None;
-        let fitted = fit(plan, network, split.training.len(), &mut rng, clock, &mut nobody, loss, validate)?;
+        let fitted = fit(plan, network, training.len(), &mut rng, clock, &mut nobody, loss, validate)?;
         let network = Network::build(&sizes, None, &mut Source::Values(fitted.weights.iter()), &plain)?;
         let mut trained =
             Self { shape: records.shape(), mean, scale, steps: vec![1.0; latent], network, device: plain };

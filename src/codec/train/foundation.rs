@@ -101,8 +101,7 @@ impl Choice {
 
 impl Foundation {
     pub(super) fn fit(session: &mut Session<'_>, split: &Split) -> Result<Self> {
-        let candidates =
-            session.options.quantizer.candidates(split.training.len(), split.validation.len() >= 2);
+        let candidates = session.options.quantizer.candidates(split.training.len(), split.validates());
         let axes = match session.options.pairs {
             Some(whole) => {
                 let rows: Vec<usize> = split.training.iter().copied().filter(|&row| row < whole).collect();
@@ -257,7 +256,7 @@ impl Basis {
         let rotation = weights::floats(&weights::tensor(String::new(), &[exact.len()], &exact, precision))?;
         let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
         let rotated = |rows: &[usize]| rotate(session, session.records, rows, &mean, &rotation, latent_len);
-        let (training, choosing) = (rotated(&split.training)?, rotated(split.choosing())?);
+        let (training, choosing) = (rotated(&split.training)?, rotated(&split.choosing)?);
         Ok(Self { mean, rotation, variances, latent_len, training, choosing })
     }
 

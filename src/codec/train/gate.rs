@@ -3,6 +3,7 @@
 use crate::codec::{Codec, FlowCodec, StoredCode, error_and_norm};
 use crate::error::Result;
 use crate::record::Records;
+use std::collections::BTreeMap;
 
 /// How many standard errors of the paired difference an improvement must have.
 const STANDARD_ERRORS: f64 = 2.0;
@@ -35,17 +36,24 @@ pub(super) fn squared_errors(records: &Records, decoded: &Records) -> Vec<f64> {
     rows.map(|(record, decoded)| error_and_norm(record, decoded).0).collect()
 }
 
-/// Compares two candidates record by record.
-pub(super) fn judge(before: &[f64], after: &[f64]) -> Verdict {
+/// Compares two candidates record by record; records of one group are one witness.
+///
+/// The standard error is that of a mean over clusters: with every record a group of its own, the usual one.
+pub(super) fn judge(before: &[f64], after: &[f64], groups: &[usize]) -> Verdict {
     let n = before.len() as f64;
     let mean = |errors: &[f64]| errors.iter().sum::<f64>() / n;
     let (error_before, error_after) = (mean(before), mean(after));
     let gain = error_before - error_after;
-    let variance =
-        before.iter().zip(after).map(|(b, a)| (b - a - gain).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    let standard_error = (variance / n).sqrt();
+    let mut witnesses: BTreeMap<usize, f64> = BTreeMap::new();
+    for ((before, after), group) in before.iter().zip(after).zip(groups) {
+        *witnesses.entry(*group).or_default() += before - after - gain;
+    }
+    let count = witnesses.len() as f64;
+    let squares: f64 = witnesses.values().map(|sum| sum.powi(2)).sum();
+    let standard_error = (squares * count / (count - 1.0).max(1.0)).sqrt() / n;
     // A NaN compares false: what cannot be shown to pay is left out.
-    let accepted = n >= 2.0 && gain > STANDARD_ERRORS * standard_error && gain > LEAST_SHARE * error_before;
+    let accepted =
+        count >= 2.0 && gain > STANDARD_ERRORS * standard_error && gain > LEAST_SHARE * error_before;
     Verdict { error_before, error_after, standard_error, accepted }
 }
 
@@ -57,6 +65,8 @@ mod tests {
     fn noise_is_refused_and_a_steady_gain_is_not() {
         let before: Vec<f64> = (0..100).map(|i| 1.0 + f64::from(i % 7)).collect();
         let steady: Vec<f64> = before.iter().map(|error| error * 0.9).collect();
+        let each: Vec<usize> = (0..100).collect();
+        let judge = |before: &[f64], after: &[f64]| judge(before, after, &each);
         assert!(judge(&before, &steady).accepted);
         let noisy: Vec<f64> = before
             .iter()
@@ -66,5 +76,20 @@ mod tests {
         assert!(!judge(&before, &noisy).accepted);
         assert!(!judge(&before, &before).accepted);
         assert!(!judge(&before, &vec![f64::NAN; 100]).accepted);
+    }
+
+    /// Ten of a group that say the same are one witness: what convinces as a hundred records is four out of ten.
+    #[test]
+    fn records_of_a_group_are_one_witness() {
+        let before = vec![1.0; 100];
+        let after: Vec<f64> =
+            (0..100).map(|i| if [0, 3, 6, 9].contains(&(i / 10)) { 1.1 } else { 0.7 }).collect();
+        let (each, tens): (Vec<usize>, Vec<usize>) = (0..100).map(|i| (i, i / 10)).unzip();
+        let (alone, grouped) = (judge(&before, &after, &each), judge(&before, &after, &tens));
+        assert!((alone.standard_error - 0.0197).abs() < 1e-4, "{alone:?}");
+        assert!((grouped.standard_error - 0.0653).abs() < 1e-4, "{grouped:?}");
+        assert!(alone.accepted && grouped.accepted);
+        let after: Vec<f64> = after.iter().map(|after| after + 0.05).collect();
+        assert!(judge(&before, &after, &each).accepted && !judge(&before, &after, &tens).accepted);
     }
 }

@@ -177,6 +177,9 @@ struct Options {
     trained: bool,
     /// The records are pairs of states, the first so many of them of subtrees without gaps.
     pairs: Option<usize>,
+    /// The groups, such as sequences, that the last records belong to, one after the other: those records are the validation
+    /// split, and no stage is fitted to them.
+    held_out: Option<Vec<usize>>,
     /// Fewer values than were asked for will do where the records differ in fewer directions.
     within_rank: bool,
 }
@@ -208,6 +211,7 @@ impl<'a> Trainer<'a> {
             precision: None,
             trained: true,
             pairs: None,
+            held_out: None,
             within_rank: false,
         };
         Self { records, options, progress: None }
@@ -322,6 +326,14 @@ impl<'a> Trainer<'a> {
         self.state(values)
     }
 
+    /// The last records, one for each entry of `groups`, decide what is kept, instead of some at random; entries say which
+    /// records belong together. Where records go with their neighbours, neighbours of those that judge must not be learned from,
+    /// and many of one group are no more than one witness.
+    pub(crate) fn held_out(mut self, groups: Vec<usize>) -> Self {
+        self.options.held_out = Some(groups);
+        self
+    }
+
     /// Is called a few times a second; returning [`ControlFlow::Break`] ends the training with the best codec so far.
     pub fn progress(mut self, callback: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
         self.progress = Some(Box::new(callback));
@@ -368,7 +380,12 @@ impl Options {
         let values = records.shape().values();
         self.check_quantizer(values)?;
         // One more than the values asked for: the mean takes one degree of freedom.
-        let needed = if self.within_rank { 2 } else { self.quantizer.values().unwrap_or(1) + 1 };
+        let needed = match (self.pairs, self.within_rank) {
+            // Pairs of states are centred already.
+            (Some(_), _) => 1,
+            (None, true) => 2,
+            (None, false) => self.quantizer.values().unwrap_or(1) + 1,
+        };
         if records.len() < needed {
             return Err(Error::TooLittleData {
                 records: records.len(),
@@ -502,28 +519,49 @@ impl Clock {
 /// Which records train and which decide.
 struct Split {
     training: Vec<usize>,
-    validation: Vec<usize>,
+    /// Those that choose the best weights and end the training.
+    choosing: Vec<usize>,
+    /// Those that decide whether a stage is kept.
+    judging: Vec<usize>,
+    /// What each of those that decide belongs to.
+    groups: Vec<usize>,
 }
 
 impl Split {
-    /// The validation rows that choose the best weights and end the training.
-    fn choosing(&self) -> &[usize] {
-        &self.validation[..self.validation.len() / 2]
-    }
-
-    /// The validation rows that decide whether a stage is kept.
-    fn judging(&self) -> &[usize] {
-        &self.validation[self.validation.len() / 2..]
+    /// Whether there is anything to compare with.
+    fn validates(&self) -> bool {
+        self.choosing.len() + self.judging.len() >= 2
     }
 }
 
 impl Session<'_> {
     fn split(&mut self) -> Split {
         let mut order: Vec<usize> = (0..self.records.len()).collect();
+        let Some(groups) = &self.options.held_out else {
+            order.shuffle(&mut self.rng);
+            let training = order.split_off(self.options.validation_records(order.len()));
+            let judging = order.split_off(order.len() / 2);
+            let groups = judging.clone();
+            return Split { training, choosing: order, judging, groups };
+        };
+        let held_out = order.split_off(order.len().saturating_sub(groups.len()));
         order.shuffle(&mut self.rng);
-        let validation = self.options.validation_records(order.len());
-        let training = order.split_off(validation);
-        Split { training, validation: order }
+        let mut halves = [Vec::new(), Vec::new()];
+        if self.options.trained {
+            held_out.into_iter().zip(groups).for_each(|(row, group)| halves[group % 2].push((row, *group)));
+            for half in &mut halves {
+                half.shuffle(&mut self.rng);
+                half.truncate(VALIDATION_MAX / 2);
+            }
+        }
+        let [choosing, judging] = halves;
+        let (judging, groups) = judging.into_iter().unzip();
+        Split {
+            training: order,
+            choosing: choosing.into_iter().map(|(row, _)| row).collect(),
+            judging,
+            groups,
+        }
     }
 
     fn gather(&self, rows: &[usize]) -> Records {
@@ -543,7 +581,7 @@ impl Session<'_> {
     ) -> TrainReport {
         TrainReport {
             training_records: split.training.len(),
-            validation_records: split.validation.len(),
+            validation_records: split.choosing.len() + split.judging.len(),
             quantizers,
             stages,
             seconds: self.clock.began.elapsed().as_secs_f64(),

@@ -41,15 +41,23 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
     let (chain, network) = bare(&untrained.config, device.burn()?)?;
     let mut codec = FlowCodec::from_image(&untrained.image(&chain, &network)?, device)?;
     let mut stages = Vec::new();
-    if split.validation.len() >= 2 {
+    if split.validates() {
         // Half of the validation rows chose the weights; the other half has seen nothing, and judges.
-        let validation = session.gather(split.judging());
-        let mut before = errors(&codec, &validation)?;
+        let validation = (session.gather(&split.judging), split.groups.as_slice());
+        let mut before = errors(&codec, &validation.0)?;
         let mut trained_predictor = None;
         if let Some(stage) = Stage::predictor(session, &foundation, &split)? {
             let fitted = stage.run(session, &foundation, None)?;
-            (codec, before) =
-                settle(session, &mut stages, &stage, &fitted, codec, before, &validation, "predictor")?;
+            (codec, before) = settle(
+                session,
+                &mut stages,
+                &stage,
+                &fitted,
+                codec,
+                before,
+                (&validation.0, validation.1),
+                "predictor",
+            )?;
             if stages.last().is_some_and(|stage| stage.accepted) {
                 trained_predictor = Some(fitted.weights);
             }
@@ -60,8 +68,16 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
             && let Some(stage) = Stage::couplings(session, &foundation, trained_predictor.is_some(), &split)?
         {
             let fitted = stage.run(session, &foundation, trained_predictor.as_deref())?;
-            (codec, _) =
-                settle(session, &mut stages, &stage, &fitted, codec, before, &validation, "couplings")?;
+            (codec, _) = settle(
+                session,
+                &mut stages,
+                &stage,
+                &fitted,
+                codec,
+                before,
+                (&validation.0, validation.1),
+                "couplings",
+            )?;
         }
     }
     let report = session.report(&split, foundation.choices, stages);
@@ -92,24 +108,21 @@ pub(super) fn restorer(
         standard_error: None,
         accepted: false,
     };
-    if split.validation.len() < 2 {
-        return Ok((None, refused(EndedBy::Steps)));
-    }
     let Some(mut stage) = Stage::predictor(session, &foundation, &split)? else {
         return Ok((None, refused(EndedBy::Steps)));
     };
     stage.plan.stage = "restorer";
-    stage.validation_dequantized = seen(session, &foundation, split.choosing())?;
+    stage.validation_dequantized = seen(session, &foundation, &split.choosing)?;
     let fitted = stage.run(session, &foundation, None)?;
     let candidate = stage.codec(&fitted.weights, session)?;
-    let exact = session.gather(split.judging());
+    let exact = session.gather(&split.judging);
     let mut approximate = Records::new(exact.shape());
-    for &row in split.judging() {
+    for &row in &split.judging {
         approximate.push_values(given.row(row))?;
     }
     let before = squared_errors(&exact, &approximate);
     candidate.correct(&mut approximate)?;
-    let verdict = judge(&before, &squared_errors(&exact, &approximate));
+    let verdict = judge(&before, &squared_errors(&exact, &approximate), &split.groups);
     let report = StageReport {
         name: "restorer",
         steps: fitted.steps,
@@ -135,12 +148,12 @@ fn settle(
     fitted: &Fitted,
     codec: FlowCodec,
     before: Vec<f64>,
-    validation: &Records,
+    (validation, groups): (&Records, &[usize]),
     name: &'static str,
 ) -> Result<(FlowCodec, Vec<f64>)> {
     let candidate = stage.codec(&fitted.weights, session)?;
     let after = errors(&candidate, validation)?;
-    let verdict = judge(&before, &after);
+    let verdict = judge(&before, &after, groups);
     stages.push(StageReport {
         name,
         steps: fitted.steps,

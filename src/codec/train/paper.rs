@@ -141,7 +141,7 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
     let stages = stages
         .into_iter()
         .map(|(steps, ended_by, history): (usize, EndedBy, _)| {
-            let validation = session.gather(&split.validation);
+            let validation = session.gather(&[split.choosing.as_slice(), &split.judging].concat());
             let errors = if validation.is_empty() { Vec::new() } else { errors(&codec, &validation)? };
             let error = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
             Ok(StageReport {

@@ -5,7 +5,7 @@ use super::{Callback, Clock, StageReport};
 use crate::codec::Device;
 use crate::codec::flow::network::{Network, Source, host, matrix};
 use crate::codec::flow::recurrence::{Recurrence, Scales, Step};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use apcm_format::RecurrenceConfig;
 use burn::tensor::{Device as BurnDevice, Tensor};
 use rand::SeedableRng;
@@ -109,7 +109,7 @@ pub(crate) struct Lessons<'a> {
     pub(crate) progress: Option<Callback<'a>>,
 }
 
-/// Teaches; what decides is how far off it ends up when it is left alone from the beginning, on sequences set aside, as a
+/// Teaches, of at least two sequences; what decides is how far off it ends up when it is left alone from the beginning, on sequences set aside, as a
 /// share of the square of the teacher's memory.
 pub(crate) fn teach(
     taught: &Trajectories,
@@ -118,10 +118,6 @@ pub(crate) fn teach(
     let sequences = taught.sequences();
     let validation = (sequences / VALIDATION).max(1);
     let training = sequences - validation;
-    if training == 0 {
-        let purpose = "a student of sequences of this length".to_owned();
-        return Err(Error::TooLittleData { records: sequences, needed: 2, purpose });
-    }
     let config = RecurrenceConfig {
         memory: taught.memory as u32,
         input: taught.input as u32,
