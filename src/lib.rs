@@ -43,7 +43,8 @@ mod summary;
 mod whole_file;
 
 pub use apcm_format::{
-    Fingerprint, MemoryId, Metadata, Policy, Preset, RecordShape, Similarity, Value, WeightPrecision,
+    Fingerprint, MemoryId, Metadata, Policy, Preset, RecordShape, Similarity, UnknownPolicy, Value,
+    WeightPrecision,
 };
 pub use codec::{
     Codec, CodecInfo, Device, Encoded, EntropySpec, Fidelity, FlowCodec, PlainCodec, QuantizerSpec, Rate,

@@ -6,6 +6,7 @@ mod common;
 use apcm::{Attributes, Error, InMemoryBackend, MemoryId, PlainCodec, Policy, Store};
 use common::{Home, axis};
 use redb::{Database, ReadableTable, TableDefinition};
+use std::ops::ControlFlow;
 
 const POLICIES: [Policy; 4] = [Policy::Lfu, Policy::LfuAged { half_life: 20 }, Policy::Lru, Policy::Fifo];
 
@@ -68,13 +69,18 @@ fn each_policy_has_its_own_order() {
 fn the_order_survives_reopening_and_copies() {
     for policy in POLICIES {
         let home = Home::new();
-        let first = store(&home, policy);
+        // Chosen at creation, and changed after it.
+        let first = store(&home, if policy == Policy::Fifo { Policy::Lru } else { Policy::Fifo });
+        first.set_policy(policy).unwrap();
         filled(&first);
         let copy = home.file("copy.apcm");
         first.backup(&copy).run().unwrap();
         let moved = home.file("moved.apcm");
         first.recode(&moved, PlainCodec::new(&[16], 15).unwrap()).run().unwrap();
         first.close().unwrap();
+        let salvaged = home.file("salvaged.apcm");
+        Store::salvage(&home.path, &salvaged, |_, _| ControlFlow::Continue(())).unwrap();
+        assert_eq!(Store::open(&salvaged).unwrap().policy(), policy);
         for path in [&home.path, &copy, &moved] {
             let store = Store::open(path).unwrap();
             assert_eq!(store.policy(), policy);

@@ -135,6 +135,9 @@ fn a_part_is_found_by_the_mean_of_its_records() {
     let filtered =
         store.search(&vector(&mean)).filter("stream = 'walk' and first > 0").unwrap().run().unwrap();
     assert_eq!(filtered.len(), 1);
+    let hard = store.read_soft(&vector(&mean)).temperature(0.0).run().unwrap().unwrap();
+    let read = store.read(&vector(&mean)).unwrap().unwrap();
+    assert_eq!((hard.shares[0].memory.id, &hard.record), (read.id, &read.record));
     // A part has no code to blend.
     let soft = store.read_soft(&vector(&mean)).temperature(10.0).run().unwrap().unwrap();
     assert_eq!(soft.shares.len(), 1);
@@ -222,6 +225,8 @@ fn what_cannot_be_is_an_error_with_the_numbers_and_changes_nothing() {
     assert_eq!(beyond.to_string(), "the index in a stream must be below 0, found 0");
     stream.append(&step(0)).unwrap();
     assert_eq!(stream.recall(1).unwrap_err().to_string(), "the index in a stream must be below 1, found 1");
+    let (late, early) = (9, 3);
+    assert!(stream.recall_range(late..early).unwrap().is_empty());
     assert!(stream.append_all(&Records::with_dims(&[4]).unwrap()).unwrap().is_empty());
     let seen = records(&[4], (0..640).flat_map(walk).collect());
     let other = SweeperTree::trainer(&seen, &[8; 80]).state(9).untrained().train().unwrap().tree;
@@ -282,6 +287,92 @@ fn threads_that_append_to_one_stream_get_every_index_once() {
     assert_eq!(indices, (0..48).collect());
     assert_eq!(store.stream("walk").unwrap().recall_all().unwrap().len(), 48);
     assert_eq!(store.streams().unwrap().len(), 5);
+}
+
+/// Appends and recalls while the parts they are about make room for others: nobody fails, and what is left is whole.
+#[test]
+fn threads_whose_parts_make_room_for_each_other_never_fail() {
+    let home = Home::new();
+    let store = Store::builder().capacity(3).policy(Policy::Lru).create(&home.path, codec()).unwrap();
+    store.set_sweeper_tree(tree()).unwrap();
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                let stream = store.stream(&format!("own {worker}")).unwrap();
+                for i in 0..60 {
+                    stream.append(&step(i)).unwrap();
+                    stream.recall_all().unwrap();
+                    if worker == 0 {
+                        store.insert(&step(i)).unwrap();
+                    }
+                }
+            });
+            scope.spawn(move || {
+                let stream = store.stream(&format!("own {worker}")).unwrap();
+                for i in 0..60 {
+                    for recalled in stream.recall_all().unwrap() {
+                        assert!(
+                            recalled.record.values().iter().all(|value| value.abs() < 2.0),
+                            "{recalled:?}"
+                        );
+                    }
+                    match stream.recall(i) {
+                        Ok(recalled) => assert_eq!(recalled.index, i),
+                        Err(Error::Forgotten { .. } | Error::Argument { .. }) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(store.len(), 3);
+    store.close().unwrap();
+    assert!(Store::verify(&home.path).run().unwrap().ok);
+}
+
+#[test]
+fn more_parts_at_once_than_there_are_slots_leave_the_last_ones() {
+    let home = Home::new();
+    let store = store(&home, 2);
+    let stream = store.stream("walk").unwrap();
+    let steps = records(&[4], (0..80).flat_map(walk).collect());
+    let appended = stream.append_all(&steps).unwrap();
+    assert_eq!((appended.len(), stream.len().unwrap(), store.len()), (80, 80, 2));
+    let left = stream.recall_all().unwrap();
+    assert_eq!(left.len(), 32);
+    for recalled in &left {
+        assert!(error(&recalled.record, &step(recalled.index as usize)) < 0.02, "{recalled:?}");
+    }
+    store.close().unwrap();
+    assert!(Store::verify(&home.path).run().unwrap().ok);
+}
+
+/// What does not fit into a state as a number must not take those with it that are there.
+#[test]
+fn a_record_that_overflows_is_refused_and_harms_no_other() {
+    let home = Home::new();
+    let mut store = filled(&home, 4, 10);
+    let most = f32::MAX;
+    let mut refused = 0;
+    for huge in [[most; 4], [most, -most, most, -most], [-most; 4], [most, most, 0.0, 0.0]] {
+        let (before, len) = (store.stream("walk").unwrap().recall_all().unwrap(), store.len());
+        match store.stream("walk").unwrap().append(&vector(&huge)) {
+            Err(error) => {
+                assert!(error.to_string().contains("takes smaller records"), "{error}");
+                refused += 1;
+                assert_eq!((store.stream("walk").unwrap().recall_all().unwrap(), store.len()), (before, len));
+            }
+            Ok(appended) => assert_eq!(appended.index, before.len() as u64),
+        }
+        store.close().unwrap();
+        store = Store::open(&home.path).unwrap();
+        let stream = store.stream("walk").unwrap();
+        assert_eq!(stream.recall_all().unwrap().len() as u64, stream.len().unwrap());
+    }
+    assert!(refused > 0);
+    store.close().unwrap();
+    assert!(Store::verify(&home.path).run().unwrap().ok);
 }
 
 /// Power fails at any write: what is found is what was promised or what was under way, whole, and it goes on.
@@ -466,6 +557,56 @@ fn a_damaged_part_is_one_error_and_the_others_stay_readable() {
         assert!(stream.remove().unwrap() >= 3);
         assert_eq!((store.len(), stream.len().unwrap()), (0, 0));
     }
+}
+
+/// What is left of a damaged file with streams is a store in order.
+#[test]
+fn a_salvage_leaves_no_part_that_nobody_can_ask_for() {
+    const METADATA: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("metadata");
+    const SLOTS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("slots");
+    type Damage = fn(&redb::WriteTransaction);
+    let damage: [(&str, Damage, u64, usize); 4] = [
+        ("metadata", |transaction| flip(transaction, METADATA, 0), 1, 24),
+        ("a part", |transaction| flip(transaction, SLOTS, 1), 1, 24),
+        ("a head", |transaction| flip_head(transaction, "walk"), 0, 40),
+        ("the only part", |transaction| flip(transaction, SLOTS, 3), 1, 40),
+    ];
+    for (what, damage, lost, left) in damage {
+        let home = Home::new();
+        let store = filled(&home, 6, 40);
+        store.stream("short").unwrap().append(&step(0)).unwrap();
+        store.close().unwrap();
+        tamper(&home, damage);
+        assert!(!Store::verify(&home.path).run().unwrap().ok, "{what}");
+        let salvaged = home.file("salvaged");
+        let report = Store::salvage(&home.path, &salvaged, |_, _| ControlFlow::Continue(())).unwrap();
+        assert_eq!((report.slots_lost, report.memories), (lost, 4 - lost), "{what}");
+        let verified = Store::verify(&salvaged).run().unwrap();
+        assert!(verified.ok, "{what}: {verified:?}");
+        let store = Store::open(&salvaged).unwrap();
+        assert_eq!(store.stream("walk").unwrap().recall_all().unwrap().len(), left, "{what}");
+        let index = store.stream("walk").unwrap().append(&step(40)).unwrap().index;
+        assert_eq!(index, 40, "{what}");
+    }
+}
+
+fn flipped(value: &[u8]) -> Vec<u8> {
+    let mut value = value.to_vec();
+    value[20] ^= 1;
+    value
+}
+
+/// One bit of a slot's row.
+fn flip(transaction: &redb::WriteTransaction, table: TableDefinition<'static, u32, &[u8]>, slot: u32) {
+    let mut table = transaction.open_table(table).unwrap();
+    let value = flipped(table.get(slot).unwrap().unwrap().value());
+    table.insert(slot, value.as_slice()).unwrap();
+}
+
+fn flip_head(transaction: &redb::WriteTransaction, stream: &str) {
+    let mut table = transaction.open_table(STREAMS).unwrap();
+    let value = flipped(table.get(stream).unwrap().unwrap().value());
+    table.insert(stream, value.as_slice()).unwrap();
 }
 
 /// A tree that was lost may be put back, and no other.

@@ -69,7 +69,7 @@ pub use header::{Features, Similarity, StoreHeader};
 pub use id::{Fingerprint, MemoryId, ParseIdError, StoreUuid};
 pub use metadata::{Metadata, SlotMetadata, Value};
 pub use pack::{PackHeader, PackLayout, PackRow};
-pub use policy::Policy;
+pub use policy::{Policy, UnknownPolicy};
 pub use residual::{ResidualForm, ResidualRecord};
 pub use shape::{RecordShape, ShapeError};
 pub use slot::{SlotFlags, SlotKind, SlotRecord, StoredReal};

@@ -72,9 +72,9 @@ impl std::fmt::Display for Policy {
 }
 
 impl std::str::FromStr for Policy {
-    type Err = String;
+    type Err = UnknownPolicy;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
         match text {
             "lfu" => Ok(Self::Lfu),
             "lru" => Ok(Self::Lru),
@@ -84,9 +84,23 @@ impl std::str::FromStr for Policy {
                 .and_then(|half_life| half_life.parse().ok())
                 .filter(|&half_life| half_life > 0)
                 .map(|half_life| Self::LfuAged { half_life })
-                .ok_or_else(|| {
-                    format!("expected lfu, lfu-aged:HALF_LIFE (in reads and writes, from 1), lru or fifo, found {text:?}")
-                }),
+                .ok_or_else(|| UnknownPolicy { found: text.to_owned() }),
         }
     }
 }
+
+/// A text that names no [`Policy`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownPolicy {
+    /// The text.
+    pub found: String,
+}
+
+impl std::fmt::Display for UnknownPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let expected = "lfu, lfu-aged:HALF_LIFE (in reads and writes, from 1), lru or fifo";
+        write!(f, "expected {expected}, found {:?}", self.found)
+    }
+}
+
+impl std::error::Error for UnknownPolicy {}

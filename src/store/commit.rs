@@ -137,6 +137,11 @@ impl Inner {
                 _ => 256,
             })
             .sum();
+        self.check_room(bytes)
+    }
+
+    /// Whether the disk has room for so many bytes more.
+    pub(super) fn check_room(&self, bytes: usize) -> Result<()> {
         let needed = 2 * bytes as u64 + SPACE_MARGIN;
         match self.medium.available() {
             Some(available) if available < needed => Err(Error::NoSpace { needed, available }),

@@ -59,7 +59,8 @@ impl AccessFrequency {
         Self { memories, total }
     }
 
-    /// The memory with the greatest `beta`, the oldest among equals, of those that may go: the next to make room.
+    /// The memory with the greatest `beta`, the oldest among equals, of those that may go: the next to make room
+    /// under [`Policy::Lfu`](crate::Policy::Lfu), the paper's; other policies look at other things.
     pub fn least_used(&self) -> Option<&MemoryFrequency> {
         let may_go = self.memories.iter().filter(|memory| !memory.pinned);
         may_go.max_by(|a, b| a.beta.total_cmp(&b.beta).then(b.id.seq.cmp(&a.id.seq)))

@@ -63,8 +63,8 @@ impl<'a> SoftRead<'a> {
         Self { inner, question, temperature: TEMPERATURE, counted: true }
     }
 
-    /// How soft: 0.05 by default; the papers have 1, which blends everything with nearly everything. At 0, and wherever
-    /// one weight is all there is, this reads what [`read`](super::Store::read) reads.
+    /// How soft: 0.05 by default; the papers have 1, which blends everything with nearly everything. At 0 this
+    /// reads what [`read`](super::Store::read) reads.
     pub fn temperature(mut self, temperature: f32) -> Self {
         self.temperature = temperature;
         self
@@ -84,7 +84,8 @@ impl<'a> SoftRead<'a> {
 
     /// Reads and counts an access of the strongest memory; `None` from an empty store.
     ///
-    /// Cost: one search, one decoding. Parts of streams have no code to blend, and are passed over. What fidelity tiers add to a memory is not part of a blend: it has no coordinates.
+    /// Cost: one search, one decoding. Parts of streams have no code to blend, and are passed over, except at a temperature
+    /// of 0. What fidelity tiers add to a memory is not part of a blend: it has no coordinates.
     ///
     /// # Errors
     /// [`Argument`](Error::Argument) for a temperature that is negative or no number, and for `k` = 0;
@@ -96,7 +97,7 @@ impl<'a> SoftRead<'a> {
         self.question.check()?;
         let question = match self.temperature {
             // One is all there is: no other has to be readable.
-            0.0 => Question { k: 1, ..self.question },
+            0.0 => Question { k: 1, parts: true, ..self.question },
             _ => self.question,
         };
         let Some(found) = self.inner.found(&question)?.pop().filter(|found| !found.is_empty()) else {

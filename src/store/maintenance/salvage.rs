@@ -8,12 +8,12 @@ use crate::store::file::{
 use crate::store::guard::{callers, guarded, storage};
 use crate::store::tables::{
     COUNTERS, HEADER, KEYS, META, METADATA, OWN_CODEC, RESIDUALS, SLOTS, STATE, STREAMS, SWEEPER_TREE,
-    counter_place, meta_place, metadata_place, optional, residual_place, slot_place,
+    counter_place, meta_place, metadata_place, optional, residual_place, slot_place, stream_place,
 };
 use crate::store::transaction::POSITION_PREFIX;
 use apcm_format::{
-    CounterChunk, IngestPosition, ResidualRecord, SlotMetadata, SlotRecord, StoreHeader, StoreState, frame,
-    limits,
+    CounterChunk, IngestPosition, ResidualRecord, SlotKind, SlotMetadata, SlotRecord, StoreHeader,
+    StoreState, StreamHead, StreamPart, frame, limits, stream::part_of_key,
 };
 use redb::{
     Key, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
@@ -74,7 +74,9 @@ fn copy(
     let mut report = SalvageReport::default();
     build(to, "write the new file", permissions_of(from), |database| {
         let target = database.begin_write().map_err(storage("begin a write"))?;
-        Salvage { from: &transaction, header, report: &mut report }.copy(&target, &image, progress)?;
+        let streams = HashSet::new();
+        Salvage { from: &transaction, header, report: &mut report, streams }
+            .copy(&target, &image, progress)?;
         target.commit().map_err(storage("commit the new file"))?;
         shrink(database)
     })?;
@@ -85,6 +87,16 @@ struct Salvage<'a> {
     from: &'a ReadTransaction,
     header: &'a StoreHeader,
     report: &'a mut SalvageReport,
+    /// Streams of which a part was saved.
+    streams: HashSet<String>,
+}
+
+/// What a slot holds.
+struct Row {
+    seq: u64,
+    kind: SlotKind,
+    record: Vec<u8>,
+    residual: Option<Vec<u8>>,
 }
 
 /// One value, copied out; the database's panic over it is an error like any other.
@@ -119,22 +131,33 @@ impl Salvage<'_> {
             {
                 return Err(Error::Cancelled);
             }
-            let Some((record, residual)) = self.record(slot) else { continue };
-            highest = highest.max(record.0);
+            let Some(row) = self.record(slot) else { continue };
+            highest = highest.max(row.seq);
+            let (mut said, mut lost) = self.metadata(slot);
+            if let Some(key) = said.as_ref().and_then(|(said, _)| said.key.as_ref())
+                && keys.get(key.as_slice()).map_err(storage("look up a key"))?.is_some()
+            {
+                // The same key twice: this memory stays without what was said of it.
+                (said, lost) = (None, true);
+            }
+            if row.kind == SlotKind::StreamRoot {
+                let key = said.as_ref().and_then(|(said, _)| said.key.as_deref());
+                let Some((stream, _)) = key.and_then(part_of_key) else {
+                    // Nobody could ever ask for it.
+                    self.report.slots_lost += 1;
+                    continue;
+                };
+                self.streams.insert(stream.to_owned());
+            }
             occupied.insert(slot);
             self.report.memories += 1;
-            insert(&mut slots, slot, &record.1)?;
-            if let Some(residual) = residual {
+            self.report.metadata_lost += u64::from(lost);
+            insert(&mut slots, slot, &row.record)?;
+            if let Some(residual) = row.residual {
                 insert(&mut residuals, slot, &residual)?;
             }
-            let Some((said, bytes)) = self.metadata(slot) else { continue };
+            let Some((said, bytes)) = said else { continue };
             if let Some(key) = &said.key {
-                let taken = keys.get(key.as_slice()).map_err(storage("look up a key"))?.is_some();
-                if taken {
-                    // The same key twice: this memory stays without what was said of it.
-                    self.report.metadata_lost += 1;
-                    continue;
-                }
                 keys.insert(key.as_slice(), slot).map_err(storage("write a key"))?;
             }
             insert(&mut metadata, slot, &bytes)?;
@@ -145,9 +168,8 @@ impl Salvage<'_> {
         write_codec(target, self.header.uuid, OWN_CODEC, image)
     }
 
-    /// Sequence number and row of a slot, and its residual's row.
-    #[expect(clippy::type_complexity, reason = "two rows, named where they are used")]
-    fn record(&mut self, slot: u32) -> Option<((u64, Vec<u8>), Option<Vec<u8>>)> {
+    /// What a slot holds, as far as it can be read.
+    fn record(&mut self, slot: u32) -> Option<Row> {
         let place = slot_place(self.header.uuid, slot);
         let bytes = match value(self.from, SLOTS, slot) {
             Ok(None) => return None,
@@ -161,37 +183,38 @@ impl Salvage<'_> {
             self.report.slots_lost += 1;
             return None;
         };
-        let seq = record.seq;
+        let (seq, kind) = (record.seq, record.kind);
+        if kind == SlotKind::StreamRoot && StreamPart::decode(record.code).is_err() {
+            self.report.slots_lost += 1;
+            return None;
+        }
         if !record.flags.residual {
-            return Some(((seq, bytes), None));
+            return Some(Row { seq, kind, record: bytes, residual: None });
         }
         let residual = value(self.from, RESIDUALS, slot).ok().flatten().filter(|bytes| {
             ResidualRecord::decode(bytes, residual_place(self.header.uuid, slot))
                 .is_ok_and(|residual| residual.seq == seq)
         });
         if residual.is_some() {
-            return Some(((seq, bytes), residual));
+            return Some(Row { seq, kind, record: bytes, residual });
         }
         self.report.residuals_lost += 1;
         // How good the code is alone stood in the residual.
-        record.without_residual(None).encode(place).ok().map(|changed| ((seq, changed), None))
+        let changed = record.without_residual(None).encode(place).ok()?;
+        Some(Row { seq, kind, record: changed, residual: None })
     }
 
-    fn metadata(&mut self, slot: u32) -> Option<(SlotMetadata, Vec<u8>)> {
+    /// What was said of a memory and its row, and whether that is lost.
+    fn metadata(&self, slot: u32) -> (Option<(SlotMetadata, Vec<u8>)>, bool) {
         let bytes = match value(self.from, METADATA, slot) {
-            Ok(bytes) => bytes?,
-            Err(_) => {
-                self.report.metadata_lost += 1;
-                return None;
-            }
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return (None, false),
+            Err(_) => return (None, true),
         };
-        match frame::open::<SlotMetadata>(&bytes, metadata_place(self.header.uuid, slot)) {
-            Ok(said) => Some((said, bytes)),
-            Err(_) => {
-                self.report.metadata_lost += 1;
-                None
-            }
-        }
+        let said = frame::open::<SlotMetadata>(&bytes, metadata_place(self.header.uuid, slot));
+        let said = said.ok().map(|said| (said, bytes));
+        let lost = said.is_none();
+        (said, lost)
     }
 
     fn counters(&mut self, target: &WriteTransaction, occupied: &HashSet<u32>) -> Result<()> {
@@ -218,7 +241,8 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// The sweeper tree and the heads of streams, as far as they can be read. A head that is lost costs a part.
+    /// The sweeper tree and the heads of streams of which something is left, as far as they can be read. A head that is lost
+    /// costs a part.
     fn streams(&mut self, target: &WriteTransaction) -> Result<()> {
         let uuid = self.header.uuid;
         let read = guarded("read the sweeper tree", || read_image(self.from, uuid, SWEEPER_TREE, u64::MAX));
@@ -233,7 +257,11 @@ impl Salvage<'_> {
             let mut heads = Vec::new();
             for row in table.iter().map_err(storage("read the streams"))? {
                 let (name, value) = row.map_err(storage("read the streams"))?;
-                heads.push((name.value().to_owned(), value.value().to_vec()));
+                let name = name.value();
+                let head = StreamHead::decode(value.value(), stream_place(uuid, name));
+                if head.is_ok() && self.streams.contains(name) {
+                    heads.push((name.to_owned(), value.value().to_vec()));
+                }
             }
             Ok(heads)
         });

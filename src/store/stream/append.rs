@@ -11,9 +11,6 @@ use crate::store::transaction::{Content, Op, ROUNDING_MARGIN};
 use apcm_format::stream::part_key;
 use apcm_format::{MemoryId, Metadata, SlotKind, SlotMetadata, StoredReal, StreamHead, StreamPart, Value};
 
-/// How often an append begins again because its part made room meanwhile.
-const ATTEMPTS: usize = 8;
-
 impl Inner {
     pub(super) fn append(&self, name: &str, records: &Records) -> Result<Vec<Appended>> {
         self.check_usable()?;
@@ -25,11 +22,9 @@ impl Inner {
         let vectors = self.codec.query_vectors(records, self.header.similarity)?;
         let _appending = self.streams.lock(name);
         let tree = self.tree_at_hand()?;
-        let mut attempt = 0;
         loop {
-            attempt += 1;
             let position = self.reading("look at a stream", || self.position(&self.snapshot()?, name))?;
-            let begins = position.len;
+            let (begins, goes_on) = (position.len, position.open.is_some());
             let mut draft = Draft::of(&tree, name, position)?;
             for (record, vector) in records.rows().zip(vectors.chunks_exact(self.header.search_dims as usize))
             {
@@ -55,7 +50,8 @@ impl Inner {
                         })
                         .collect());
                 }
-                Err(Error::NotFound { .. }) if attempt < ATTEMPTS => std::thread::yield_now(),
+                // Its part made room meanwhile. Nobody else appends, so the next attempt finds none and begins one.
+                Err(Error::NotFound { .. }) if goes_on => {}
                 Err(error) => return Err(error),
             }
         }
@@ -117,7 +113,11 @@ impl<'a> Draft<'a> {
         self.part.errors.push(error);
         self.part.search.resize(vector.len(), 0.0);
         let share = 1.0 / state.len() as f32;
-        self.part.search.iter_mut().zip(vector).for_each(|(mean, value)| *mean += (value - *mean) * share);
+        self.part
+            .search
+            .iter_mut()
+            .zip(vector)
+            .for_each(|(mean, value)| *mean = *mean * (1.0 - share) + value * share);
         self.part.state = state.values().to_vec();
         self.appended.push((self.written, error.get()));
         Ok(())

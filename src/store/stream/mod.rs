@@ -33,12 +33,19 @@ const SHARDS: usize = 16;
 /// What a store keeps in memory for its streams.
 pub(super) struct Streams {
     /// The sweeper tree, once it was asked for.
-    tree: RwLock<Option<Arc<SweeperTree>>>,
+    tree: RwLock<Option<Kept>>,
     device: Device,
     /// Memory that the tree may take.
     limit: u64,
     /// Held by whoever appends to a stream of that shard.
     appending: [Mutex<()>; SHARDS],
+}
+
+/// A tree, and the sequence number that the first part it folded can have.
+#[derive(Clone)]
+struct Kept {
+    tree: Arc<SweeperTree>,
+    since: u64,
 }
 
 impl Streams {
@@ -120,7 +127,7 @@ impl Store {
     /// # Errors
     /// [`Corrupt`](Error::Corrupt), [`MemoryLimit`](Error::MemoryLimit).
     pub fn sweeper_tree(&self) -> Result<Option<Arc<SweeperTree>>> {
-        self.inner.tree()
+        Ok(self.inner.kept_tree()?.map(|kept| kept.tree))
     }
 
     /// A stream of this name, whether or not anything was appended to it yet.
@@ -223,8 +230,10 @@ impl Stream<'_> {
     /// Cost: one merge and one inverse a level, and one durable transaction, however long the stream.
     ///
     /// # Errors
-    /// [`Argument`](Error::Argument) where the store has no sweeper tree, [`RecordShape`](Error::RecordShape), and as
-    /// [`Store::insert`]. Nothing was appended then.
+    /// [`Argument`](Error::Argument) where the store has no sweeper tree and for a record so large that its state overflows,
+    /// [`RecordShape`](Error::RecordShape), and as [`Store::insert`]. Nothing was appended then.
+    ///
+    /// A record a million times larger than those the tree was trained with is no error, and drowns those that share its part.
     pub fn append(&self, record: &Record) -> Result<Appended> {
         let appended = self.append_all(&Records::from(record))?;
         appended.into_iter().next().ok_or_else(|| Error::argument("records to append", "1", 0))
@@ -249,7 +258,7 @@ impl Stream<'_> {
         recalled.pop().ok_or(Error::Forgotten { stream: self.name.clone(), index })
     }
 
-    /// Recalls a range of records, and counts an access of each part.
+    /// Recalls a range of records, and counts an access of each part. A range that ends where it begins, or before, is empty.
     ///
     /// # Errors
     /// As [`recall`](Self::recall), for the first of them that is not there.
@@ -270,7 +279,7 @@ impl Stream<'_> {
     /// # Errors
     /// [`Storage`](Error::Storage), [`Poisoned`](Error::Poisoned).
     pub fn recall_all(&self) -> Result<Vec<Recalled>> {
-        self.inner.recall(&self.name, 0..self.len()?, true)
+        self.inner.recall(&self.name, 0..u64::MAX, true)
     }
 
     /// Removes all of it; gives how many parts there were.

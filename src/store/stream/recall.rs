@@ -12,12 +12,13 @@ use std::ops::Range;
 
 impl Inner {
     /// The records of a range that are there. A damaged part in it is an error, or passed over.
-    pub(super) fn recall(&self, name: &str, range: Range<u64>, lenient: bool) -> Result<Vec<Recalled>> {
-        let tree = self.tree()?;
+    pub(super) fn recall(&self, name: &str, mut range: Range<u64>, lenient: bool) -> Result<Vec<Recalled>> {
         let parts = self.reading("recall", || {
             let snapshot = self.snapshot()?;
             let len = self.position(&snapshot, name)?.len;
-            if range.end > len {
+            if lenient {
+                range.end = range.end.min(len);
+            } else if range.end > len && !range.is_empty() {
                 let expected = format!("below {len}");
                 return Err(Error::argument("the index in a stream", expected, range.end - 1));
             }
@@ -38,7 +39,6 @@ impl Inner {
         })?;
         let mut recalled = Vec::new();
         for part in parts.into_iter().rev() {
-            let tree = tree.as_ref().ok_or_else(|| no_tree(part.stored.id.slot))?;
             let (from, to) = (part.first.max(range.start), part.range().end.min(range.end));
             if from >= to {
                 continue;
@@ -46,7 +46,8 @@ impl Inner {
             let StreamPart { state, errors, .. } = part.stored.part()?;
             let state = SequenceState::new(part.len, state);
             let slot = part.stored.id.slot;
-            let records = tree
+            let records = self
+                .tree_of(part.stored.id)?
                 .decode_range(&state, from - part.first..to - part.first)
                 .map_err(|error| misfit(slot, &error))?;
             self.count(part.stored.id, true);
@@ -64,19 +65,13 @@ impl Inner {
     pub(in crate::store) fn records_of_part(&self, stored: &Stored) -> Result<Records> {
         let part = stored.part()?;
         let state = SequenceState::new(part.errors.len() as u64, part.state);
-        let Some(tree) = self.tree()? else { return Err(no_tree(stored.id.slot)) };
-        tree.decode(&state).map_err(|error| misfit(stored.id.slot, &error))
+        self.tree_of(stored.id)?.decode(&state).map_err(|error| misfit(stored.id.slot, &error))
     }
 
     /// What a part is where it is read as one memory: the mean of its records, which is what its search vector means.
     pub(in crate::store) fn mean_of_part(&self, stored: &Stored) -> Result<Vec<f32>> {
         Ok(mean_record(&self.records_of_part(stored)?)?.values().to_vec())
     }
-}
-
-fn no_tree(slot: u32) -> Error {
-    let cause = DecodeError::Truncated { what: "the sweeper tree of a store", needed: 1, found: 0 };
-    Error::Corrupt { what: format!("the part of a stream in slot {slot}"), cause }
 }
 
 /// A part that passed its checksum and that the tree cannot have made.

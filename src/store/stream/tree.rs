@@ -1,5 +1,6 @@
 //! The tree that folds a store's streams: kept in the file beside the codec.
 
+use super::Kept;
 use crate::error::{Error, Result};
 use crate::record::check_shape;
 use crate::sequence::SweeperTree;
@@ -8,7 +9,7 @@ use crate::store::commit::durable;
 use crate::store::file::{read_image, write_codec};
 use crate::store::guard::storage;
 use crate::store::tables::SWEEPER_TREE;
-use apcm_format::{CodecImage, DecodeError, StreamPart, limits};
+use apcm_format::{CodecImage, DecodeError, MemoryId, StreamPart, limits};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 
@@ -51,7 +52,9 @@ impl Inner {
         let tree = Arc::new(SweeperTree::from_image(&CodecImage::decode(&image)?, self.streams.device)?);
         let mut cached = self.streams.tree.write();
         self.write_tree(&image)?;
-        *cached = Some(tree);
+        // Parts that are there, of a tree that was lost, are this one's.
+        let since = if found > 0 { 0 } else { self.live.read().state().next_seq };
+        *cached = Some(Kept { tree, since });
         Ok(())
     }
 
@@ -62,6 +65,7 @@ impl Inner {
     }
 
     fn write_tree(&self, image: &[u8]) -> Result<()> {
+        self.check_room(image.len())?;
         self.poisoning(|| {
             let transaction = self.handle.writable()?.begin_write().map_err(storage("begin a write"))?;
             write_codec(&transaction, self.header.uuid, SWEEPER_TREE, image)?;
@@ -76,14 +80,14 @@ impl Inner {
         Ok(Some(image).filter(|image| !image.is_empty()))
     }
 
-    pub(in crate::store) fn tree(&self) -> Result<Option<Arc<SweeperTree>>> {
-        if let Some(tree) = self.streams.tree.read().as_ref() {
-            return Ok(Some(Arc::clone(tree)));
+    pub(super) fn kept_tree(&self) -> Result<Option<Kept>> {
+        if let Some(kept) = self.streams.tree.read().as_ref() {
+            return Ok(Some(kept.clone()));
         }
         // Held while it is loaded, so that nobody loads what somebody else has exchanged meanwhile.
         let mut cached = self.streams.tree.write();
-        if let Some(tree) = cached.as_ref() {
-            return Ok(Some(Arc::clone(tree)));
+        if let Some(kept) = cached.as_ref() {
+            return Ok(Some(kept.clone()));
         }
         let Some(image) = self.reading("read the sweeper tree", || self.tree_image())? else {
             return Ok(None);
@@ -104,13 +108,31 @@ impl Inner {
             },
         };
         check_shape(self.header.shape, tree.shape()).map_err(misfit)?;
-        *cached = Some(Arc::clone(&tree));
-        Ok(Some(tree))
+        // All parts in the file are its own.
+        let kept = Kept { tree, since: 0 };
+        *cached = Some(kept.clone());
+        Ok(Some(kept))
+    }
+
+    /// The tree that folded a part which was read before. One that left meanwhile, with all others, so that the tree could be
+    /// exchanged, is not to be unfolded by another's inverse.
+    pub(super) fn tree_of(&self, part: MemoryId) -> Result<Arc<SweeperTree>> {
+        match self.kept_tree()? {
+            Some(Kept { tree, since }) if part.seq >= since => Ok(tree),
+            Some(_) => Err(Error::NotFound { id: part }),
+            None => {
+                let cause =
+                    DecodeError::Truncated { what: "the sweeper tree of a store", needed: 1, found: 0 };
+                let what = format!("the part of a stream in slot {}", part.slot);
+                Err(Error::Corrupt { what, cause })
+            }
+        }
     }
 
     pub(super) fn tree_at_hand(&self) -> Result<Arc<SweeperTree>> {
-        self.tree()?.ok_or_else(|| {
+        let kept = self.kept_tree()?.ok_or_else(|| {
             Error::argument("the store's sweeper tree", "one, from Store::set_sweeper_tree", "none")
-        })
+        })?;
+        Ok(kept.tree)
     }
 }
