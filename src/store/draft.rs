@@ -4,13 +4,15 @@ use super::Inner;
 use super::live::{Live, SlotSize};
 use super::memory::{Committed, Evicted};
 use super::rows::Rows;
+use super::stream::bytes_beside;
 use super::tables::meta_place;
 use super::transaction::{Content, Expiry, Op};
 use crate::error::{Error, Result};
 use crate::policy::{AllPinned, Held, Occupant, OverBudget, Placement, Planner, Relief, relieve};
 use apcm_format::{
-    MemoryId, ResidualRecord, SlotFlags, SlotKind, SlotMetadata, SlotRecord, StoreState, StoredReal, frame,
-    stream::part_of_key,
+    MemoryId, ResidualRecord, SlotFlags, SlotKind, SlotMetadata, SlotRecord, StoreState, StoredReal,
+    StreamHead, frame,
+    stream::{part_key, part_of_key},
 };
 use rustc_hash::FxHashMap;
 
@@ -79,7 +81,7 @@ impl<'o> Draft<'_, 'o> {
                 Ok(())
             }
             &Op::Expect(id) => self.check_there(id),
-            Op::Head(name, head) => self.rows.set_head(name, head),
+            Op::Head(name, head) => self.head(name, head),
             Op::Position(name, position) => {
                 let value = frame::seal(position, meta_place(self.inner.header.uuid, name))?;
                 self.rows.set_meta(name, &value)
@@ -211,6 +213,28 @@ impl<'o> Draft<'_, 'o> {
         let id = MemoryId { slot, seq: victim.seq };
         let key = key.filter(|key| part_of_key(key).is_none());
         self.done.evicted.push(Evicted { id, key, metadata: values, count });
+        Ok(())
+    }
+
+    /// Keeps what is needed to append to a stream; its bytes count as those of the part under way.
+    fn head(&mut self, name: &str, head: &StreamHead) -> Result<()> {
+        if let Some(old) = self.rows.head(name)?
+            && let Some(slot) = self.rows.slot_of(&part_key(name, old.first))?
+            && !self.written.contains_key(&slot)
+        {
+            let size = self.size(slot);
+            let metadata = size.metadata.saturating_sub(bytes_beside(&old));
+            self.resized.insert(slot, SlotSize { metadata, ..size });
+        }
+        self.rows.set_head(name, head)?;
+        if let Some(slot) = self.rows.slot_of(&part_key(name, head.first))? {
+            let mut size = self.size(slot);
+            size.metadata = size.metadata.saturating_add(bytes_beside(head));
+            match self.written.get_mut(&slot) {
+                Some((_, old, _)) => *old = size,
+                None => drop(self.resized.insert(slot, size)),
+            }
+        }
         Ok(())
     }
 

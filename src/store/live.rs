@@ -15,7 +15,7 @@ pub(super) struct SlotSize {
     pub(super) code: u32,
     /// Bytes of the slot record.
     pub(super) record: u32,
-    /// Bytes of its metadata and its key's row.
+    /// Bytes of its metadata and its key's row, and of what is kept to append to it.
     pub(super) metadata: u32,
     /// Bytes of its residual; 0 for none.
     pub(super) residual: u32,

@@ -4,16 +4,17 @@ use super::counts::Counts;
 use super::file::Handle;
 use super::guard::{callers, guarded, is_fatal, storage};
 use super::live::{Live, SlotSize, memory_per_slot, row_bytes};
+use super::stream::bytes_beside;
 use super::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, USES, counter_place, meta_place, metadata_place,
-    optional, slot_place, use_place,
+    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, STREAMS, USES, counter_place, meta_place,
+    metadata_place, optional, slot_place, stream_place, use_place,
 };
 use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::policy::Occupant;
 use apcm_format::{
-    CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, StreamPart,
-    UseChunk, frame, limits,
+    CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, StreamHead,
+    StreamPart, UseChunk, frame, limits, stream::part_key,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::path::Path;
@@ -68,7 +69,7 @@ pub(super) fn load(
     // What stands beside the slots. A page there that cannot be read is no reason to keep a reader from all memories; a
     // writer is refused, or it would write on what nobody has seen.
     let lenient = handle.writable().is_err();
-    for table in [sizes_of_metadata, sizes_of_keys, sizes_of_residuals, counts, uses] {
+    for table in [sizes_of_metadata, sizes_of_keys, sizes_of_residuals, sizes_of_heads, counts, uses] {
         match guarded("load the store", || table(&mut live, &transaction, header)) {
             Err(error) if lenient && is_fatal(&error) => {}
             other => other?,
@@ -105,6 +106,24 @@ fn sizes_of_residuals(live: &mut Live, transaction: &ReadTransaction, _: &StoreH
     for entry in residuals.iter().map_err(storage("read the residuals"))? {
         let (slot, value) = entry.map_err(storage("read the residuals"))?;
         live.resize(slot.value(), |size| size.residual = row_bytes(value.value().len()));
+    }
+    Ok(())
+}
+
+fn sizes_of_heads(live: &mut Live, transaction: &ReadTransaction, header: &StoreHeader) -> Result<()> {
+    let streams = optional(transaction.open_table(STREAMS)).map_err(storage("open a table"))?;
+    let Some(streams) = streams else { return Ok(()) };
+    let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
+    for entry in streams.iter().map_err(storage("read the streams"))? {
+        let (name, value) = entry.map_err(storage("read the streams"))?;
+        let Ok(head) = StreamHead::decode(value.value(), stream_place(header.uuid, name.value())) else {
+            continue;
+        };
+        let part =
+            keys.get(part_key(name.value(), head.first).as_slice()).map_err(storage("look up a key"))?;
+        if let Some(slot) = part {
+            live.resize(slot.value(), |size| size.metadata += bytes_beside(&head));
+        }
     }
     Ok(())
 }

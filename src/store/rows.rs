@@ -101,23 +101,33 @@ impl<'a> Rows<'a> {
             if leads_here {
                 self.keys.remove(key.as_slice()).map_err(storage("remove a key"))?;
             }
-            if let Some((stream, _)) = part_of_key(key) {
-                self.forget_if_empty(stream)?;
+            if let Some((stream, first)) = part_of_key(key) {
+                self.forget(stream, first)?;
             }
         }
         Ok(metadata)
     }
 
-    /// A stream without any part has no head either: what is kept of streams is bounded by the slots.
-    fn forget_if_empty(&mut self, stream: &str) -> Result<()> {
+    /// Forgets what was kept to append to a part that leaves; all of it where that was the stream's last: what is kept of
+    /// streams is bounded by the slots.
+    fn forget(&mut self, stream: &str, first: u64) -> Result<()> {
         let (from, to) = (part_key(stream, 0), part_key(stream, u64::MAX));
         let mut parts = self.keys.range(from.as_slice()..=to.as_slice()).map_err(storage("look up a key"))?;
         let any = parts.next().is_some();
         drop(parts);
         if !any {
             self.streams()?.remove(stream).map_err(storage("forget a stream"))?;
+        } else if let Some(head) = self.head(stream)?.filter(|head| head.first == first) {
+            self.set_head(stream, &StreamHead { states: Vec::new(), ..head })?;
         }
         Ok(())
+    }
+
+    /// What is kept to append to a stream, if it can be read.
+    pub(super) fn head(&mut self, stream: &str) -> Result<Option<StreamHead>> {
+        let place = stream_place(self.inner.header.uuid, stream);
+        let value = self.streams()?.get(stream).map_err(storage("look up a stream"))?;
+        Ok(value.and_then(|value| StreamHead::decode(value.value(), place).ok()))
     }
 
     fn streams(&mut self) -> Result<&mut Table<'a, &'static str, &'static [u8]>> {

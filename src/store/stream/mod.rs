@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::record::{Record, Records};
 use crate::sequence::SweeperTree;
 use apcm_format::stream::{is_stream_name, part_key};
-use apcm_format::{MemoryId, limits};
+use apcm_format::{MemoryId, StreamHead, limits};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::ops::Range;
@@ -46,6 +46,11 @@ pub(super) struct Streams {
 struct Kept {
     tree: Arc<SweeperTree>,
     since: u64,
+}
+
+/// Bytes of what is kept beside a part to append to it.
+pub(super) fn bytes_beside(head: &StreamHead) -> u32 {
+    u32::try_from(4 * head.states.iter().map(Vec::len).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
 impl Streams {
@@ -135,8 +140,8 @@ impl Store {
     /// Streams share the store's slots with its memories: each part takes one, whatever the number of its records, and when
     /// the store is full the policy decides which parts stay. A search finds a part by the mean of its records' search
     /// vectors; its metadata say `stream`, `first` and `len`, its record is the mean of its records, its norm the greatest of
-    /// theirs, and its error that of its records when they were appended, on average. An append counts as an access of its part. What appending needs
-    /// besides, at most one state a level for each stream, is not counted by a byte budget.
+    /// theirs, and its error that of its records when they were appended, on average. An append counts as an access of its part. What
+    /// appending needs besides, at most one state a level for each stream, counts as bytes of the part under way.
     ///
     /// ```
     /// use apcm::{PlainCodec, Record, Records, Store, SweeperTree};
