@@ -57,6 +57,7 @@ fn the_commands_compose() {
     assert_eq!(found[0]["hits"][0]["key"], "again");
     assert_eq!(shell.json(&["stats", "m.apcm"])["pinned"], 1);
     shell.json(&["pin", "m.apcm", "again", "--off"]);
+    assert_eq!(shell.json(&["policy", "m.apcm"])["policy"], "lfu");
     let changed = shell.json(&["policy", "m.apcm", "lfu-aged:300"]);
     assert_eq!((&changed["before"], &changed["policy"]), (&"lfu".into(), &"lfu-aged:300".into()));
     assert_eq!(shell.json(&["stats", "m.apcm"])["policy"], "lfu-aged:300");

@@ -71,9 +71,9 @@ pub(super) enum Command {
     /// Streams: sequences folded into a few slots each
     #[command(subcommand)]
     Stream(StreamCommand),
-    /// Change who makes room once a store is full
+    /// Say or change who makes room once a store is full
     #[command(
-        after_help = "Examples:\n  apcm policy memory.apcm lru\n  apcm policy memory.apcm lfu-aged:40000"
+        after_help = "Examples:\n  apcm policy memory.apcm\n  apcm policy memory.apcm lru\n  apcm policy memory.apcm lfu-aged:40000"
     )]
     Policy(ChangePolicy),
     /// Find the nearest memories of each query; not counted as accesses
@@ -302,8 +302,8 @@ pub(super) struct ChangePolicy {
     /// The store
     pub(super) store: PathBuf,
     /// lfu (least frequently used), lfu-aged:HALF_LIFE (a use weighs half after so many reads and writes), lru (least
-    /// recently used) or fifo (the oldest)
-    pub(super) policy: Policy,
+    /// recently used) or fifo (the oldest); without one, the store's is said
+    pub(super) policy: Option<Policy>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -144,12 +144,16 @@ pub(super) fn pin(arguments: &Pin, json: bool) -> Outcome {
 }
 
 pub(super) fn policy(arguments: &ChangePolicy, json: bool) -> Outcome {
+    let Some(policy) = arguments.policy else {
+        let policy = Store::open_read_only(&arguments.store)?.policy();
+        return output::result(json, &json!({ "policy": policy.to_string() }), || policy.to_string());
+    };
     let store = Store::open(&arguments.store)?;
     let before = store.policy();
-    store.set_policy(arguments.policy)?;
+    store.set_policy(policy)?;
     store.close()?;
-    let document = json!({ "before": before.to_string(), "policy": arguments.policy.to_string() });
-    output::result(json, &document, || format!("{} makes room now, instead of {before}", arguments.policy))
+    let document = json!({ "before": before.to_string(), "policy": policy.to_string() });
+    output::result(json, &document, || format!("{policy} makes room now, instead of {before}"))
 }
 
 pub(super) fn recode(arguments: &Recode, json: bool) -> Outcome {

@@ -7,6 +7,7 @@ use crate::filter::Filter;
 use crate::ingest::{Dataset, npy};
 use crate::pack::Pack;
 use crate::store::{Entry, Store};
+use apcm_format::Value;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -97,7 +98,14 @@ pub(super) fn search(arguments: &Search, json: bool) -> Outcome {
         for (query, hits) in answers.iter().enumerate() {
             lines.push(format!("query {query}: {} hits", hits.len()));
             for hit in hits {
-                let key = hit.key.as_deref().map_or("-".to_owned(), output::key_text);
+                let key = match (&hit.key, hit.metadata.get("stream"), hit.metadata.get("first")) {
+                    (Some(key), _, _) => output::key_text(key),
+                    // A part has no key; where it is in its stream is what recalls it.
+                    (None, Some(Value::Text(stream)), Some(Value::Int(first))) => {
+                        format!("{stream}[{first}..]")
+                    }
+                    _ => "-".to_owned(),
+                };
                 lines.push(format!("  {:.4}  {key}  {}  error {:.3e}", hit.similarity, hit.id, hit.error));
             }
         }

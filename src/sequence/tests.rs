@@ -224,6 +224,9 @@ fn sequences_of_all_lengths_are_learned_from() {
         for steps in [0, 2] {
             let some = records.slice(0..lengths.iter().sum());
             let trained = SweeperTree::trainer(&some, lengths).state(9).steps(steps).train().unwrap();
+            // A merge that drops nothing leaves nothing to predict, and is not tried.
+            let tried = |stage: &crate::codec::StageReport| stage.steps > 0;
+            assert!(trained.levels.iter().flat_map(|level| &level.stages).all(tried), "{:?}", trained.levels);
             let longest = *lengths.iter().max().unwrap();
             assert_eq!(trained.tree.capacity(), longest.next_power_of_two() as u64);
             for len in [1, longest / 2, longest] {

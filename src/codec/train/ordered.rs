@@ -184,7 +184,11 @@ struct Stage {
 }
 
 impl Stage {
+    /// None where the code says all that the latent has: there is nothing to predict.
     fn predictor(session: &Session<'_>, foundation: &Foundation, split: &Split) -> Result<Option<Self>> {
+        if foundation.error_alone() == 0.0 {
+            return Ok(None);
+        }
         let (hidden, blocks) = session.options.predictor.unwrap_or_else(|| {
             let numbers = split.training.len() * session.records.shape().values();
             let weights = |hidden: usize| {
@@ -300,8 +304,7 @@ impl Stage {
             rows.iter().flat_map(|&row| &values[row * width..(row + 1) * width]).copied().collect()
         };
         // A loss of 1 is the error of the code alone.
-        let alone: f64 =
-            squared(&foundation.basis.training, &foundation.dequantized, latent, kept) / rows as f64;
+        let alone = foundation.error_alone() / rows as f64;
         let normal = 1.0 / (alone.max(f64::MIN_POSITIVE) * self.plan.batch.min(rows) as f64);
         let quantizer = &foundation.quantizer;
         let loss = |network: &Network, chosen: &[usize]| -> Result<Tensor<1>> {
@@ -354,6 +357,14 @@ impl Stage {
         let mut source = Source::Values(weights.iter());
         let network = Network::build(&Chain::sizes(config), Restore::sizes(config), &mut source, &burn)?;
         FlowCodec::from_image(&self.blueprint.image(&self.chain(&burn), &network)?, device)
+    }
+}
+
+impl Foundation {
+    /// Sum of squared errors of the code alone, over the training rows.
+    fn error_alone(&self) -> f64 {
+        let kept = self.config.kept as usize;
+        squared(&self.basis.training, &self.dequantized, self.basis.latent_len, kept)
     }
 }
 

@@ -131,7 +131,11 @@ impl Inner {
 
     pub(super) fn tree_at_hand(&self) -> Result<Arc<SweeperTree>> {
         let kept = self.kept_tree()?.ok_or_else(|| {
-            Error::argument("the store's sweeper tree", "one, from Store::set_sweeper_tree", "none")
+            Error::argument(
+                "the store's sweeper tree",
+                "one, from Store::set_sweeper_tree or `apcm stream tree`",
+                "none",
+            )
         })?;
         Ok(kept.tree)
     }
