@@ -43,21 +43,13 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
     let mut stages = Vec::new();
     if split.validates() {
         // Half of the validation rows chose the weights; the other half has seen nothing, and judges.
-        let validation = (session.gather(&split.judging), split.groups.as_slice());
-        let mut before = errors(&codec, &validation.0)?;
+        let judges = Judges { records: session.gather(&split.judging), groups: &split.groups };
+        let mut before = errors(&codec, &judges.records)?;
         let mut trained_predictor = None;
         if let Some(stage) = Stage::predictor(session, &foundation, &split)? {
             let fitted = stage.run(session, &foundation, None)?;
-            (codec, before) = settle(
-                session,
-                &mut stages,
-                &stage,
-                &fitted,
-                codec,
-                before,
-                (&validation.0, validation.1),
-                "predictor",
-            )?;
+            (codec, before) =
+                settle(session, &mut stages, &stage, &fitted, codec, before, &judges, "predictor")?;
             if stages.last().is_some_and(|stage| stage.accepted) {
                 trained_predictor = Some(fitted.weights);
             }
@@ -68,16 +60,7 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
             && let Some(stage) = Stage::couplings(session, &foundation, trained_predictor.is_some(), &split)?
         {
             let fitted = stage.run(session, &foundation, trained_predictor.as_deref())?;
-            (codec, _) = settle(
-                session,
-                &mut stages,
-                &stage,
-                &fitted,
-                codec,
-                before,
-                (&validation.0, validation.1),
-                "couplings",
-            )?;
+            (codec, _) = settle(session, &mut stages, &stage, &fitted, codec, before, &judges, "couplings")?;
         }
     }
     let report = session.report(&split, foundation.choices, stages);
@@ -136,6 +119,12 @@ pub(super) fn restorer(
     Ok((verdict.accepted.then_some(candidate), report))
 }
 
+/// Records that decide whether a stage is kept, and what each of them belongs to.
+struct Judges<'a> {
+    records: Records,
+    groups: &'a [usize],
+}
+
 /// Puts a stage before the gate; gives back the codec that goes on and its errors.
 #[expect(
     clippy::too_many_arguments,
@@ -148,12 +137,12 @@ fn settle(
     fitted: &Fitted,
     codec: FlowCodec,
     before: Vec<f64>,
-    (validation, groups): (&Records, &[usize]),
+    judges: &Judges<'_>,
     name: &'static str,
 ) -> Result<(FlowCodec, Vec<f64>)> {
     let candidate = stage.codec(&fitted.weights, session)?;
-    let after = errors(&candidate, validation)?;
-    let verdict = judge(&before, &after, groups);
+    let after = errors(&candidate, &judges.records)?;
+    let verdict = judge(&before, &after, judges.groups);
     stages.push(StageReport {
         name,
         steps: fitted.steps,
