@@ -9,6 +9,7 @@
 //!
 //! `bytes` are those of a whole sequence; PSNR is that of the mean error, SSIM the mean over all images.
 
+use apcm::codec::StageReport;
 use apcm::ingest::Dataset;
 use apcm::report::{mean_squared_error, psnr_db, ssim};
 use apcm::sequence::Student;
@@ -144,7 +145,11 @@ fn digits(data: &Path, steps: usize) -> Result<Vec<Row>> {
     for (method, steps) in [("sweeper tree, untrained", 0), ("sweeper tree, trained", steps)] {
         // Of images in no order a sweeper's predictor has nothing to predict; the restorers have.
         let trainer = SweeperTree::trainer(&train, &lengths).state(D).predictors(false);
-        let tree = trainer.steps(steps).train()?.tree;
+        let trained = trainer.steps(steps).train()?;
+        for level in &trained.levels {
+            level.stages.iter().for_each(|stage| told(&format!("{} records", level.records), stage));
+        }
+        let tree = trained.tree;
         let back = folded(&tree, &test, T, &|state| Ok(state.to_vec()))?;
         rows.push(judged(method, &test, &back, tree.parameters(), (4 * D) as f64));
         if steps > 0 {
@@ -154,19 +159,17 @@ fn digits(data: &Path, steps: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+fn told(of: &str, stage: &StageReport) {
+    let error = |error: Option<f64>| error.map_or("-".to_owned(), |error| format!("{error:.5}"));
+    let (before, after) = (error(stage.error_before), error(stage.error_after));
+    eprintln!("{of}, {}: {} steps, {before} -> {after}, kept: {}", stage.name, stage.steps, stage.accepted);
+}
+
 /// A student of the tree, left alone from the beginning; the tree decodes its memory.
 fn student(tree: &SweeperTree, train: &Records, test: &Records, steps: usize) -> Result<Row> {
     let (student, stages) = Student::trainer(tree, train, T).steps(steps).train()?;
-    for stage in stages {
-        let gap = |error: Option<f64>| error.map_or("-".to_owned(), |error| format!("{error:.4}"));
-        eprintln!(
-            "student, {}: {} steps, gap to the tree {} -> {}, of its square",
-            stage.name,
-            stage.steps,
-            gap(stage.error_before),
-            gap(stage.error_after)
-        );
-    }
+    // Its errors are gaps to the tree, as a share of the square of the tree's states.
+    stages.iter().for_each(|stage| told("student", stage));
     let mut back = Records::new(test.shape());
     for first in (0..test.len()).step_by(T) {
         let mut memory = student.begin(tree)?;

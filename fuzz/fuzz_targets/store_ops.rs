@@ -12,7 +12,7 @@ mod model;
 use apcm::{PlainCodec, Policy, Store, StoreBuilder};
 use disk::{Disk, Fate, Fill, Moment};
 use libfuzzer_sys::fuzz_target;
-use model::{Memory, Model, Op, apply, memories};
+use model::{Memory, Model, Op, apply, memories, tree};
 use std::collections::BTreeMap;
 
 const CAPACITY: usize = 4;
@@ -28,11 +28,13 @@ fn values(byte: u8) -> [f32; 2] {
 fn op(kind: u8, byte: u8) -> Op {
     let key = byte % 5;
     match kind % 8 {
-        0 | 1 => Op::Insert((0..=kind / 64).map(|i| values(byte.wrapping_add(i))).collect()),
+        0 => Op::Insert((0..=kind / 64).map(|i| values(byte.wrapping_add(i))).collect()),
+        1 => Op::Append(key % 2, (0..=kind / 64).map(|i| values(byte.wrapping_add(i))).collect()),
         2 | 3 => Op::Put(key, values(byte)),
         4 => Op::Remove(key),
         5 => Op::Get(key, 1 + kind / 128),
         6 => Op::Pin(key, kind >= 128),
+        _ if kind >= 128 => Op::Recall(key % 2),
         _ => Op::Flush,
     }
 }
@@ -49,6 +51,7 @@ fuzz_target!(|data: &[u8]| {
     let policy = [Policy::Lfu, Policy::Lru, Policy::Fifo, Policy::LfuAged { half_life: 64 }]
         [usize::from(fate / 4 % 4)];
     let store = builder().policy(policy).create_on(disk.clone(), PlainCodec::new(&[2], 2).unwrap()).unwrap();
+    store.set_sweeper_tree(tree()).unwrap();
     let mut model = Model::new(CAPACITY, policy);
     let mut promises = vec![(disk.events(), model.memories())];
     for step in rest.chunks_exact(2).take(60) {

@@ -1,6 +1,6 @@
 //! What a store should do, written a second time and as plainly as possible: a vector of slots.
 
-use apcm::{Attributes, Policy, Record, Store};
+use apcm::{Attributes, Policy, Record, Records, Store, SweeperTree, Value};
 use std::collections::BTreeMap;
 
 /// A memory as the model knows it.
@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 pub struct Memory {
     pub seq: u64,
     pub key: Option<Vec<u8>>,
+    /// Which stream it is a part of, where it begins and how many records it has.
+    pub part: Option<(u8, u64, u64)>,
+    /// A part has none: its records are looked at when they are recalled.
     pub values: Vec<u32>,
     pub pinned: bool,
     pub count: u32,
@@ -24,8 +27,15 @@ pub enum Op {
     Get(u8, u8),
     Pin(u8, bool),
     Policy(Policy),
+    /// Records at the end of a stream, in one transaction.
+    Append(u8, Vec<[f32; 2]>),
+    /// All that is left of a stream, counted.
+    Recall(u8),
     Flush,
 }
+
+/// Records in a part of a stream.
+const PART: usize = 4;
 
 /// The model: slots and their ranks, the next sequence number, counted reads, and how many memories left against their
 /// will.
@@ -37,6 +47,10 @@ pub struct Model {
     pub reads: u64,
     pub next_seq: u64,
     pub evictions: u64,
+    /// Of each stream where the part under way begins, and how many records there ever were.
+    heads: BTreeMap<u8, (u64, u64)>,
+    /// What was written into parts, by stream and beginning, in hundredths.
+    parts: BTreeMap<(u8, u64), Vec<[i32; 2]>>,
 }
 
 fn key_of(name: u8) -> Vec<u8> {
@@ -56,6 +70,8 @@ impl Model {
             next_seq: 1,
             reads: 0,
             evictions: 0,
+            heads: BTreeMap::new(),
+            parts: BTreeMap::new(),
         }
     }
 
@@ -83,6 +99,17 @@ impl Model {
     fn slot_of(&self, key: &[u8]) -> Option<usize> {
         let named = |memory: &Memory| memory.key.as_deref() == Some(key);
         self.slots.iter().position(|memory| memory.as_ref().is_some_and(named))
+    }
+
+    /// Parts of a stream: where they begin, how many records they have, and where they are.
+    fn parts_of(&self, stream: u8) -> Vec<(u64, u64, usize)> {
+        let part = |(slot, memory): (usize, &Option<Memory>)| {
+            let (of, first, len) = memory.as_ref()?.part?;
+            (of == stream).then_some((first, len, slot))
+        };
+        let mut parts: Vec<(u64, u64, usize)> = self.slots.iter().enumerate().filter_map(part).collect();
+        parts.sort_unstable();
+        parts
     }
 
     fn find(&mut self, key: &[u8]) -> Option<&mut Memory> {
@@ -115,12 +142,21 @@ impl Model {
     }
 
     fn write(&mut self, key: Option<Vec<u8>>, values: [f32; 2], since: u64) -> bool {
+        let old = key.as_deref().and_then(|key| self.slot_of(key));
+        self.write_over(
+            old,
+            Memory { seq: 0, key, part: None, values: bits(values), pinned: false, count: 0 },
+            since,
+        )
+    }
+
+    /// Writes a memory, in the place of an older one of the same name if there is one.
+    fn write_over(&mut self, old: Option<usize>, memory: Memory, since: u64) -> bool {
         let seq = self.next_seq;
         self.next_seq += 1;
-        let values = bits(values);
-        if let Some(slot) = key.as_deref().and_then(|key| self.slot_of(key)) {
+        if let Some(slot) = old {
             if let Some(old) = &mut self.slots[slot] {
-                (old.seq, old.values) = (seq, values);
+                (old.seq, old.part, old.values) = (seq, memory.part, memory.values);
             }
             match self.policy {
                 Policy::Lru => self.ranks[slot] = u128::from(seq + self.reads),
@@ -129,7 +165,73 @@ impl Model {
             }
             return true;
         }
-        self.place(Memory { seq, key, values, pinned: false, count: 0 }, since)
+        self.place(Memory { seq, ..memory }, since)
+    }
+
+    fn write_part(&mut self, stream: u8, first: u64, records: &[[i32; 2]], since: u64) -> bool {
+        let old = self.parts_of(stream).into_iter().find(|part| part.0 == first).map(|part| part.2);
+        self.parts.insert((stream, first), records.to_vec());
+        let part = Some((stream, first, records.len() as u64));
+        let memory = Memory { seq: 0, key: None, part, values: Vec::new(), pinned: false, count: 0 };
+        self.write_over(old, memory, since)
+    }
+
+    /// Goes on with the part under way, if it is there and has room, and begins others.
+    fn append(&mut self, stream: u8, values: &[[f32; 2]], since: u64) -> bool {
+        let head = self.heads.get(&stream).copied();
+        let (mut first, mut records) = match (self.parts_of(stream).last(), head) {
+            (None, _) => (0, Vec::new()),
+            (Some(&(first, len, _)), Some(head)) if head == (first, first + len) && len < PART as u64 => {
+                (first, self.parts[&(stream, first)].clone())
+            }
+            (Some(&(first, len, _)), head) => (head.map_or(0, |head| head.1).max(first + len), Vec::new()),
+        };
+        let mut sequence_numbers = Vec::new();
+        for value in values {
+            if records.len() == PART {
+                if !self.write_part(stream, first, &records, since) {
+                    return false;
+                }
+                first += PART as u64;
+                records.clear();
+            }
+            records.push(value.map(hundredths));
+            sequence_numbers.push(self.next_seq);
+        }
+        if !self.write_part(stream, first, &records, since) {
+            return false;
+        }
+        self.heads.insert(stream, (first, first + records.len() as u64));
+        for seq in sequence_numbers {
+            let slot =
+                self.slots.iter().position(|memory| memory.as_ref().is_some_and(|memory| memory.seq == seq));
+            self.count(slot);
+        }
+        true
+    }
+
+    /// Counts a read, of nobody where a memory has left meanwhile.
+    fn count(&mut self, slot: Option<usize>) {
+        let tick = self.next_seq + self.reads;
+        self.reads += 1;
+        let Some(slot) = slot else { return };
+        self.ranks[slot] = match self.policy {
+            Policy::Lfu => self.ranks[slot] + 1,
+            Policy::Lru => u128::from(tick),
+            _ => self.ranks[slot] + self.weight(tick),
+        };
+        if let Some(memory) = &mut self.slots[slot] {
+            memory.count += 1;
+        }
+    }
+
+    /// What is left of a stream, by index.
+    pub fn recalled(&self, stream: u8) -> Vec<(u64, [i32; 2])> {
+        let parts = self.parts_of(stream);
+        parts
+            .iter()
+            .flat_map(|&(first, ..)| (first..).zip(self.parts[&(stream, first)].iter().copied()))
+            .collect()
     }
 
     /// Does an operation; false, and nothing is done, where every slot is pinned.
@@ -150,19 +252,13 @@ impl Model {
             }
             Op::Get(key, times) => {
                 if let Some(slot) = self.slot_of(&key_of(*key)) {
-                    for _ in 0..*times {
-                        let tick = self.next_seq + self.reads;
-                        self.ranks[slot] = match self.policy {
-                            Policy::Lfu => self.ranks[slot] + 1,
-                            Policy::Lru => u128::from(tick),
-                            _ => self.ranks[slot] + self.weight(tick),
-                        };
-                        self.reads += 1;
-                    }
-                    if let Some(memory) = &mut self.slots[slot] {
-                        memory.count += u32::from(*times);
-                    }
+                    (0..*times).for_each(|_| self.count(Some(slot)));
                 }
+                true
+            }
+            Op::Append(stream, values) => self.append(*stream, values, since),
+            Op::Recall(stream) => {
+                self.parts_of(*stream).into_iter().for_each(|(.., slot)| self.count(Some(slot)));
                 true
             }
             Op::Pin(key, pinned) => {
@@ -201,6 +297,28 @@ fn record(values: [f32; 2]) -> Record {
     Record::vector(values.to_vec()).unwrap()
 }
 
+fn hundredths(value: f32) -> i32 {
+    (100.0 * value).round() as i32
+}
+
+fn stream_name(stream: u8) -> String {
+    format!("stream {stream}")
+}
+
+/// A tree whose states lose nothing.
+pub fn tree() -> SweeperTree {
+    let mut seen = Records::with_dims(&[2]).unwrap();
+    (0..64_u32).for_each(|i| seen.push_values(&[(i % 7) as f32, (i % 5) as f32]).unwrap());
+    SweeperTree::trainer(&seen, &[PART; 16]).state(2 * PART).untrained().train().unwrap().tree
+}
+
+/// All that is left of a stream, in hundredths, counted.
+pub fn recall(store: &Store, stream: u8) -> apcm::Result<Vec<(u64, [i32; 2])>> {
+    let recalled = store.stream(&stream_name(stream))?.recall_all()?;
+    let values = |record: &Record| [hundredths(record.values()[0]), hundredths(record.values()[1])];
+    Ok(recalled.iter().map(|recalled| (recalled.index, values(&recalled.record))).collect())
+}
+
 /// Does an operation to a store; false where every slot is pinned.
 pub fn apply(store: &Store, op: &Op) -> apcm::Result<bool> {
     let result = match op {
@@ -217,6 +335,12 @@ pub fn apply(store: &Store, op: &Op) -> apcm::Result<bool> {
             None => Ok(()),
         },
         Op::Policy(policy) => store.set_policy(*policy),
+        Op::Append(stream, all) => {
+            let mut records = Records::with_dims(&[2])?;
+            all.iter().try_for_each(|values| records.push_values(values))?;
+            store.stream(&stream_name(*stream))?.append_all(&records).map(drop)
+        }
+        Op::Recall(stream) => recall(store, *stream).map(drop),
         Op::Flush => store.flush(),
     };
     match result {
@@ -231,10 +355,26 @@ pub fn memories(store: &Store) -> apcm::Result<BTreeMap<u32, Memory>> {
         .iter()?
         .map(|entry| {
             let entry = entry?;
+            let number = |name: &str| match entry.metadata().get(name) {
+                Some(Value::Int(number)) => *number as u64,
+                _ => u64::MAX,
+            };
+            let part = match entry.metadata().get("stream") {
+                Some(Value::Text(name)) => {
+                    let stream = name.bytes().last().map_or(u8::MAX, |digit| digit - b'0');
+                    Some((stream, number("first"), number("len")))
+                }
+                _ => None,
+            };
+            let record = entry.record()?;
             let memory = Memory {
                 seq: entry.id().seq,
                 key: entry.key().map(<[u8]>::to_vec),
-                values: entry.record()?.values().iter().map(|value| value.to_bits()).collect(),
+                values: match part {
+                    Some(_) => Vec::new(),
+                    None => record.values().iter().map(|value| value.to_bits()).collect(),
+                },
+                part,
                 pinned: entry.is_pinned(),
                 count: entry.count(),
             };
