@@ -1,7 +1,9 @@
 //! What a store should do, written a second time and as plainly as possible: a vector of slots.
 
-use apcm::{Attributes, Policy, Record, Records, Store, SweeperTree, Value};
+use apcm::{Attributes, Device, Policy, Record, Records, Store, SweeperTree, Value};
+use apcm_format::CodecImage;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// A memory as the model knows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -305,11 +307,16 @@ fn stream_name(stream: u8) -> String {
     format!("stream {stream}")
 }
 
-/// A tree whose states lose nothing.
+/// A tree whose states lose nothing, trained once.
 pub fn tree() -> SweeperTree {
-    let mut seen = Records::with_dims(&[2]).unwrap();
-    (0..64_u32).for_each(|i| seen.push_values(&[(i % 7) as f32, (i % 5) as f32]).unwrap());
-    SweeperTree::trainer(&seen, &[PART; 16]).state(2 * PART).untrained().train().unwrap().tree
+    static IMAGE: OnceLock<CodecImage> = OnceLock::new();
+    let image = IMAGE.get_or_init(|| {
+        let mut seen = Records::with_dims(&[2]).unwrap();
+        (0..64_u32).for_each(|i| seen.push_values(&[(i % 7) as f32, (i % 5) as f32]).unwrap());
+        let trained = SweeperTree::trainer(&seen, &[PART; 16]).state(2 * PART).untrained().train();
+        trained.unwrap().tree.image().unwrap()
+    });
+    SweeperTree::from_image(image, Device::Cpu).unwrap()
 }
 
 /// All that is left of a stream, in hundredths, counted.
