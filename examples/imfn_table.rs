@@ -294,12 +294,15 @@ fn by_depth(name: &str, all: &Records, sources: &[usize], steps: usize) -> Resul
             one.push_values(state)?;
             Ok(through(&codec, &one)?.0.values().to_vec())
         };
+        let numbers = QuantizerSpec::F32(values / length);
+        let pca = mean_squared_error(&test, &through(&FlowCodec::pca(&train, numbers)?, &test)?.0);
         rows.push(json!({
             "sequences": name,
             "ratio": length,
             "tree_untrained": exact(&plain)?,
             "tree_trained": exact(&trained)?,
-            "alone_same_numbers": alone(Some(QuantizerSpec::F32(values / length)))?,
+            "alone_pca": pca,
+            "alone_trained": alone(Some(numbers))?,
             "tree_32_bytes_a_record": mean_squared_error(&test, &folded(&wide, &test, length, &coded)?),
             "alone_32_bytes": coded_alone,
         }));

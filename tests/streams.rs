@@ -223,6 +223,8 @@ fn what_cannot_be_is_an_error_with_the_numbers_and_changes_nothing() {
     assert!(matches!(other, Error::RecordShape { .. }), "{other}");
     let beyond = stream.recall(0).unwrap_err();
     assert_eq!(beyond.to_string(), "the index in a stream must be below 0, found 0");
+    let beyond = stream.recall(u64::MAX).unwrap_err();
+    assert_eq!(beyond.to_string(), format!("the index in a stream must be below 0, found {}", u64::MAX));
     stream.append(&step(0)).unwrap();
     assert_eq!(stream.recall(1).unwrap_err().to_string(), "the index in a stream must be below 1, found 1");
     let (late, early) = (9, 3);
@@ -448,6 +450,8 @@ fn streams_go_along_with_backups_recodes_and_salvages_and_stay_out_of_packs() {
     // Another codec, with search vectors of another length.
     let report = store.recode(&moved, PlainCodec::new(&[4], 3).unwrap()).run().unwrap();
     assert_eq!(report.records, 3);
+    // A code and three search vectors are shorter by a number; heads count on both sides.
+    assert_eq!(report.stored_before - report.stored_after, 3 * 4);
     let report = store.export_pack(&pack).run().unwrap();
     assert_eq!((report.memories, report.parts_left_out), (1, 2));
     assert_eq!(Pack::open(&pack).unwrap().len(), 1);

@@ -71,8 +71,11 @@ impl StreamPart {
     /// Lays the part out.
     ///
     /// # Errors
-    /// [`Limit`](DecodeError::Limit) when it is too large for a slot.
+    /// [`Limit`](DecodeError::Limit) when it is too large for a slot, [`Invalid`](DecodeError::Invalid) for numbers that are not
+    /// finite, which could not be read again.
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
+        finite(PART, &self.search)?;
+        finite(PART, &self.state)?;
         let len = Self::encoded_len(self.search.len(), self.state.len(), self.errors.len());
         if len > CODE_LEN_MAX {
             return Err(DecodeError::Limit { what: PART, found: len as u64, max: CODE_LEN_MAX as u64 });
@@ -177,8 +180,13 @@ fn floats(what: &'static str, reader: &mut Reader<'_>) -> Result<Vec<f32>, Decod
     let len = reader.u32()? as usize;
     let bytes = reader.take(len.saturating_mul(4))?;
     let values: Vec<f32> = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    finite(what, &values)?;
+    Ok(values)
+}
+
+fn finite(what: &'static str, values: &[f32]) -> Result<(), DecodeError> {
     match values.iter().find(|value| !value.is_finite()) {
-        None => Ok(values),
+        None => Ok(()),
         Some(value) => Err(DecodeError::Invalid { what, found: value.to_bits().into() }),
     }
 }

@@ -141,10 +141,15 @@ proptest! {
         let part = StreamPart { search, state, errors };
         let bytes = part.encode().unwrap();
         prop_assert_eq!(bytes.len(), StreamPart::encoded_len(part.search.len(), part.state.len(), part.errors.len()));
-        prop_assert_eq!(StreamPart::decode(&bytes).unwrap(), part);
+        prop_assert_eq!(StreamPart::decode(&bytes).unwrap(), part.clone());
         for len in 0..bytes.len() {
             prop_assert!(StreamPart::decode(&bytes[..len]).is_err());
         }
+        // What could not be read again is not written.
+        let endless = |values: &[f32]| [values, &[f32::INFINITY]].concat();
+        let endless_search = StreamPart { search: endless(&part.search), ..part.clone() };
+        let endless_state = StreamPart { state: endless(&part.state), ..part };
+        prop_assert!(endless_search.encode().is_err() && endless_state.encode().is_err());
     }
 
     #[test]

@@ -93,7 +93,10 @@ impl<'o> Draft<'_, 'o> {
     fn relieve(&mut self) -> Result<()> {
         let Some(budget) = self.state.byte_budget else { return Ok(()) };
         // A cheap upper bound first: only a store near its budget is looked at slot by slot.
-        let new: u64 = self.written.values().map(|(_, size, _)| size.total()).sum();
+        let written: u64 = self.written.values().map(|(_, size, _)| size.total()).sum();
+        let grown =
+            |(&slot, size): (&u32, &SlotSize)| size.total().saturating_sub(self.live.size(slot).total());
+        let new = written + self.resized.iter().map(grown).sum::<u64>();
         if self.live.stored() + new <= budget {
             return Ok(());
         }

@@ -13,8 +13,8 @@ use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::policy::Occupant;
 use apcm_format::{
-    CounterChunk, DecodeError, Similarity, SlotKind, SlotRecord, StoreHeader, StoreState, StreamHead,
-    StreamPart, UseChunk, frame, limits, stream::part_key,
+    CounterChunk, DecodeError, Similarity, SlotKind, SlotMetadata, SlotRecord, StoreHeader, StoreState,
+    StreamHead, StreamPart, UseChunk, frame, limits, stream::part_key,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::path::Path;
@@ -114,15 +114,21 @@ fn sizes_of_heads(live: &mut Live, transaction: &ReadTransaction, header: &Store
     let streams = optional(transaction.open_table(STREAMS)).map_err(storage("open a table"))?;
     let Some(streams) = streams else { return Ok(()) };
     let keys = transaction.open_table(KEYS).map_err(storage("open a table"))?;
+    let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
     for entry in streams.iter().map_err(storage("read the streams"))? {
         let (name, value) = entry.map_err(storage("read the streams"))?;
         let Ok(head) = StreamHead::decode(value.value(), stream_place(header.uuid, name.value())) else {
             continue;
         };
-        let part =
-            keys.get(part_key(name.value(), head.first).as_slice()).map_err(storage("look up a key"))?;
-        if let Some(slot) = part {
-            live.resize(slot.value(), |size| size.metadata += bytes_beside(&head));
+        let key = part_key(name.value(), head.first);
+        let part = keys.get(key.as_slice()).map_err(storage("look up a key"))?;
+        let Some(slot) = part.map(|slot| slot.value()) else { continue };
+        let said = metadata.get(slot).map_err(storage("read metadata"))?;
+        let place = metadata_place(header.uuid, slot);
+        let said = said.and_then(|said| frame::open::<SlotMetadata>(said.value(), place).ok());
+        // A row of keys that leads astray, which nobody vouches for, is no reason to charge somebody else.
+        if said.is_some_and(|said| said.key.as_ref() == Some(&key)) {
+            live.resize(slot, |size| size.metadata = size.metadata.saturating_add(bytes_beside(&head)));
         }
     }
     Ok(())

@@ -119,6 +119,7 @@ impl<'a> Recode<'a> {
             }
         }
         drop(entries);
+        move_heads(self.from, &into)?;
         report.stored_after = into.inner.live.read().stored();
         // The new store has the old one's budget; it must not begin by dropping what was just moved.
         if let Some(budget) = self.from.inner.live.read().state().byte_budget
@@ -236,10 +237,19 @@ fn move_parts(into: &Store, parts: &[&Entry<'_>], report: &mut RecodeReport) -> 
         if there {
             continue;
         }
-        let vectors = inner.codec.query_vectors(&entry.records_of_part()?, inner.header.similarity)?;
+        let vectors = inner.finite_vectors(&entry.records_of_part()?)?;
         let search = column_means(&vectors, inner.header.search_dims as usize);
         let part = StreamPart { search, ..stored.part()? };
         transaction.push(Op::restore(super::stream::content(name, first, &part, stored.norm)?, stored));
+    }
+    transaction.commit().map(drop)
+}
+
+/// What appending to streams needs, which counts with what was moved.
+fn move_heads(from: &Store, into: &Store) -> Result<()> {
+    let mut transaction = into.begin_write();
+    for (name, head) in from.inner.reading("read the streams", || from.inner.heads())? {
+        transaction.push(Op::Head(name, head));
     }
     transaction.commit().map(drop)
 }
@@ -279,9 +289,6 @@ fn inherit(from: &Store, into: &Store) -> Result<()> {
         }
         Ok(positions)
     })?;
-    for (name, head) in inner.reading("read the streams", || inner.heads())? {
-        transaction.push(Op::Head(name, head));
-    }
     for (name, position) in positions {
         transaction.push(Op::Position(name, position));
     }

@@ -120,4 +120,20 @@ impl Inner {
         check_made("search values of a batch", expected, vectors.len())?;
         Ok(vectors)
     }
+
+    /// Search vectors of records, as many as there must be, to be kept as they are: of one so large that its vector overflows
+    /// nothing could be read again.
+    pub(super) fn finite_vectors(&self, records: &Records) -> Result<Vec<f32>> {
+        let vectors = self.codec.query_vectors(records, self.header.similarity)?;
+        let expected = records.len() * self.header.search_dims as usize;
+        check_made("search values of a batch", expected, vectors.len())?;
+        match vectors.iter().find(|value| !value.is_finite()) {
+            None => Ok(vectors),
+            Some(value) => Err(Error::argument(
+                "the search vector of a record",
+                "finite, which takes smaller records",
+                value,
+            )),
+        }
+    }
 }

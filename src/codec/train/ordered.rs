@@ -91,6 +91,9 @@ pub(super) fn restorer(
         standard_error: None,
         accepted: false,
     };
+    if !split.validates() {
+        return Ok((None, refused(EndedBy::Time)));
+    }
     let Some(mut stage) = Stage::predictor(session, &foundation, &split)? else {
         return Ok((None, refused(EndedBy::Steps)));
     };

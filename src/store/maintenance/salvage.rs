@@ -184,7 +184,10 @@ impl Salvage<'_> {
             return None;
         };
         let (seq, kind) = (record.seq, record.kind);
-        if kind == SlotKind::StreamRoot && StreamPart::decode(record.code).is_err() {
+        let dims = self.header.search_dims as usize;
+        if kind == SlotKind::StreamRoot
+            && StreamPart::decode(record.code).ok().is_none_or(|part| part.search.len() != dims)
+        {
             self.report.slots_lost += 1;
             return None;
         }

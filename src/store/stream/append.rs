@@ -19,11 +19,15 @@ impl Inner {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let vectors = self.codec.query_vectors(records, self.header.similarity)?;
+        let vectors = self.finite_vectors(records)?;
         let _appending = self.streams.lock(name);
         let tree = self.tree_at_hand()?;
+        let mut alone = false;
         loop {
-            let position = self.reading("look at a stream", || self.position(&self.snapshot()?, name))?;
+            let mut position = self.reading("look at a stream", || self.position(&self.snapshot()?, name))?;
+            if alone {
+                position.open = None;
+            }
             let (begins, goes_on) = (position.len, position.open.is_some());
             let mut draft = Draft::of(&tree, name, position)?;
             for (record, vector) in records.rows().zip(vectors.chunks_exact(self.header.search_dims as usize))
@@ -50,8 +54,8 @@ impl Inner {
                         })
                         .collect());
                 }
-                // Its part made room meanwhile. Nobody else appends, so the next attempt finds none and begins one.
-                Err(Error::NotFound { .. }) if goes_on => {}
+                // Its part made room meanwhile: another is begun, whatever is there now.
+                Err(Error::NotFound { .. }) if goes_on => alone = true,
                 Err(error) => return Err(error),
             }
         }

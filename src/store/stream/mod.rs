@@ -259,7 +259,11 @@ impl Stream<'_> {
     /// [`Argument`](Error::Argument) past the end, [`Forgotten`](Error::Forgotten) where its part made room,
     /// [`Corrupt`](Error::Corrupt).
     pub fn recall(&self, index: u64) -> Result<Recalled> {
-        let mut recalled = self.recall_range(index..index.saturating_add(1))?;
+        let Some(end) = index.checked_add(1) else {
+            let expected = format!("below {}", self.len()?);
+            return Err(Error::argument("the index in a stream", expected, index));
+        };
+        let mut recalled = self.recall_range(index..end)?;
         recalled.pop().ok_or(Error::Forgotten { stream: self.name.clone(), index })
     }
 

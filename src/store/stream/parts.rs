@@ -7,7 +7,7 @@ use crate::store::read::Snapshot;
 use crate::store::tables::{KEYS, STREAMS, optional, stream_place};
 use crate::stored::Stored;
 use apcm_format::stream::{PART_KEY_PREFIX, part_key, part_keys, part_of_key};
-use apcm_format::{SlotKind, StreamHead};
+use apcm_format::{DecodeError, SlotKind, StreamHead};
 use redb::ReadableTable;
 use std::ops::Range;
 
@@ -82,7 +82,14 @@ impl Inner {
         if stored.kind != SlotKind::StreamRoot || stored.metadata.key.as_deref() != Some(key) {
             return Ok(None);
         }
-        let len = stored.part()?.errors.len() as u64;
+        let part = stored.part()?;
+        let (found, dims) = (part.search.len(), self.header.search_dims as usize);
+        if found != dims {
+            let cause = format!("a search vector of {found} values, where the store's have {dims}");
+            let cause = DecodeError::Malformed { what: "a part of a stream", cause };
+            return Err(Error::Corrupt { what: format!("the part of a stream in slot {slot}"), cause });
+        }
+        let len = part.errors.len() as u64;
         Ok(Some(Part { name: name.to_owned(), first, len, stored }))
     }
 
