@@ -22,7 +22,7 @@ fn records(count: usize) -> Records {
     Records::from_values(shape, values).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn filled(folder: &std::path::Path) -> apcm::Result<Store> {
+fn created(folder: &std::path::Path) -> apcm::Result<Store> {
     let seen = records(64 * PART);
     let tree = SweeperTree::trainer(&seen, &[PART; 64]).state(STATE).untrained().train()?.tree;
     let store =
@@ -46,7 +46,7 @@ fn of_length(stream: &Stream<'_>, count: usize) -> apcm::Result<()> {
 
 fn append(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
-    let store = filled(folder.path()).unwrap_or_else(|error| panic!("{error}"));
+    let store = created(folder.path()).unwrap_or_else(|error| panic!("{error}"));
     let one = Record::vector(vec![0.5; DIMS]).unwrap_or_else(|error| panic!("{error}"));
     let mut group = criterion.benchmark_group("durable append");
     for count in [1_000, 100_000] {

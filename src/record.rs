@@ -200,6 +200,14 @@ pub(crate) fn check_shape(expected: RecordShape, found: RecordShape) -> Result<(
     if expected == found { Ok(()) } else { Err(Error::RecordShape { expected, found: found.dims() }) }
 }
 
+/// That values which something huge has made are numbers.
+pub(crate) fn check_overflow(what: &'static str, values: &[f32]) -> Result<()> {
+    match values.iter().find(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(value) => Err(Error::argument(what, "finite, which takes smaller records", value)),
+    }
+}
+
 fn check_finite(values: &[f32], width: usize, first: usize) -> Result<()> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),

@@ -152,6 +152,10 @@ pub(crate) fn corrupt_code(slot: u32, error: Error) -> Error {
     }
 }
 
+pub(crate) fn corrupt_part(slot: u32, cause: DecodeError) -> Error {
+    Error::Corrupt { what: format!("the part of a stream in slot {slot}"), cause }
+}
+
 pub(crate) fn corrupt_residual(slot: u32, cause: DecodeError) -> Error {
     Error::Corrupt { what: format!("the residual of slot {slot}"), cause }
 }

@@ -112,6 +112,20 @@ impl StreamPart {
         reader.finish()?;
         Ok(Self { search, state, errors })
     }
+
+    /// The same in a store whose search vectors have so many values.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and a search vector of another length.
+    pub fn decode_for(bytes: &[u8], search_dims: usize) -> Result<Self, DecodeError> {
+        let part = Self::decode(bytes)?;
+        let found = part.search.len();
+        if found != search_dims {
+            let cause = format!("its search vector has {found} values, the store's have {search_dims}");
+            return Err(DecodeError::Malformed { what: PART, cause });
+        }
+        Ok(part)
+    }
 }
 
 /// What is kept of a stream to append to it.

@@ -116,31 +116,24 @@ impl Samples {
         let mut rows: Vec<usize> = (0..fitted).collect();
         rows.shuffle(rng);
         below.next = Pairs::fit(&pairs, &rows)?.expectation();
-        let beside = |left: &[f32]| [left, &below.next.beside(left)].concat();
-        // Of a beginning only its last pair is another than the whole sequence's.
-        for (sequence, whole) in
-            seen.iter().map(|whole| (whole, true)).chain(beginnings.iter().map(|one| (one, false)))
-        {
-            match sequence.pairs(level, state).1 {
-                left if left.len() == state => pairs.push_values(&beside(left))?,
-                pair if !whole && !pair.is_empty() => pairs.push_values(pair)?,
-                _ => {}
-            }
-        }
+        // A sequence's last pair, where it is not a full one; of a beginning it is the only one that the whole has not.
+        let last = |sequence: &Sequence| match sequence.pairs(level, state).1 {
+            [] => None,
+            left if left.len() == state => Some([left, &below.next.beside(left)].concat()),
+            pair => Some(pair.to_vec()),
+        };
+        // Those with both halves are in already.
+        let alone = seen.iter().filter(|sequence| sequence.pairs(level, state).1.len() == state);
+        alone.chain(beginnings).filter_map(last).try_for_each(|pair| pairs.push_values(&pair))?;
         let mut witnesses = Vec::new();
         for (sequence, whole) in
-            judges.iter().map(|whole| (whole, true)).chain(judging.iter().map(|one| (one, false)))
+            judges.iter().map(|one| (one, true)).chain(judging.iter().map(|one| (one, false)))
         {
             let before = pairs.len();
-            let (full, rest) = sequence.pairs(level, state);
             if whole {
-                full.into_iter().try_for_each(|pair| pairs.push_values(pair))?;
+                sequence.pairs(level, state).0.try_for_each(|pair| pairs.push_values(pair))?;
             }
-            match rest {
-                left if left.len() == state => pairs.push_values(&beside(left))?,
-                [] => {}
-                pair => pairs.push_values(pair)?,
-            }
+            last(sequence).map_or(Ok(()), |pair| pairs.push_values(&pair))?;
             witnesses.extend(std::iter::repeat_n(sequence.judge.unwrap_or(0), pairs.len() - before));
         }
         Ok(Self { pairs, fitted, witnesses })

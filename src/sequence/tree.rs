@@ -3,7 +3,7 @@
 use crate::codec::FlowCodec;
 use crate::codec::flow::pairs::Expectation;
 use crate::error::{Error, Result};
-use crate::record::{Record, Records, check_shape};
+use crate::record::{Record, Records, check_overflow, check_shape};
 use apcm_format::RecordShape;
 use std::ops::Range;
 
@@ -289,12 +289,8 @@ impl SweeperTree {
 
 /// States that are numbers: of a record near the greatest `f32` they are not, and whatever shares a state with it would be lost.
 fn finite(states: Vec<f32>) -> Result<Vec<f32>> {
-    match states.iter().find(|value| !value.is_finite()) {
-        None => Ok(states),
-        Some(value) => {
-            Err(Error::argument("the values of a state", "finite, which takes smaller records", value))
-        }
-    }
+    check_overflow("the values of a state", &states)?;
+    Ok(states)
 }
 
 fn past_the_end(index: u64, len: u64) -> Error {

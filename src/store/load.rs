@@ -224,12 +224,12 @@ impl Batch {
                         self.ends.push(self.codes.len());
                     }
                     // A part of a stream says itself what it means.
-                    SlotKind::StreamRoot => match StreamPart::decode(record.code) {
-                        Ok(part) if part.search.len() == header.search_dims as usize => {
-                            self.parts.push((slot, occupant, size, part.search));
+                    SlotKind::StreamRoot => {
+                        match StreamPart::decode_for(record.code, header.search_dims as usize) {
+                            Ok(part) => self.parts.push((slot, occupant, size, part.search)),
+                            Err(_) => self.damaged.push((slot, bytes.len())),
                         }
-                        _ => self.damaged.push((slot, bytes.len())),
-                    },
+                    }
                 }
             }
             // One damaged slot must not take the others with it: it stays where it is, and is no hit.

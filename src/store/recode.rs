@@ -11,7 +11,7 @@ use crate::codec::column_means;
 use crate::codec::{Codec, Device};
 use crate::error::{Error, Result};
 use crate::record::check_shape;
-use crate::stored::Stored;
+use crate::stored::{Stored, corrupt_part};
 use crate::whole_file::{folder_of, sync_folder};
 use apcm_format::stream::part_of_key;
 use apcm_format::{DecodeError, IngestPosition, MemoryId, SlotKind, StreamPart, frame};
@@ -231,8 +231,7 @@ fn move_parts(into: &Store, parts: &[&Entry<'_>], report: &mut RecodeReport) -> 
         report.error_after += f64::from(entry.error());
         let Some((name, first)) = stored.metadata.key.as_deref().and_then(part_of_key) else {
             let cause = DecodeError::Truncated { what: "the key of a part", needed: 1, found: 0 };
-            let what = format!("the part of a stream in slot {}", stored.id.slot);
-            return Err(Error::Corrupt { what, cause });
+            return Err(corrupt_part(stored.id.slot, cause));
         };
         if there {
             continue;

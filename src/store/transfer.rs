@@ -5,7 +5,7 @@ use super::transaction::Content;
 use crate::codec::fidelity::{Residual, residuals};
 use crate::codec::{Encoded, Fidelity};
 use crate::error::{Error, Result};
-use crate::record::Records;
+use crate::record::{Records, check_overflow};
 use crate::stored::Stored;
 use apcm_format::{ResidualForm, StoreUuid};
 
@@ -127,13 +127,7 @@ impl Inner {
         let vectors = self.codec.query_vectors(records, self.header.similarity)?;
         let expected = records.len() * self.header.search_dims as usize;
         check_made("search values of a batch", expected, vectors.len())?;
-        match vectors.iter().find(|value| !value.is_finite()) {
-            None => Ok(vectors),
-            Some(value) => Err(Error::argument(
-                "the search vector of a record",
-                "finite, which takes smaller records",
-                value,
-            )),
-        }
+        check_overflow("the search vector of a record", &vectors)?;
+        Ok(vectors)
     }
 }

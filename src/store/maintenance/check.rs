@@ -203,13 +203,12 @@ impl<'a> Check<'a> {
     }
 
     fn part(&mut self, slot: u32, bytes: &[u8]) {
-        let cause = match StreamPart::decode(bytes) {
-            Ok(part) if part.search.len() == self.header.search_dims as usize => {
+        let cause = match StreamPart::decode_for(bytes, self.header.search_dims as usize) {
+            Ok(part) => {
                 self.parts.push((slot, part.errors.len() as u64, part.state.len()));
                 return;
             }
-            Ok(part) => format!("its search vector has {} values", part.search.len()),
-            Err(cause) => cause.to_string(),
+            Err(cause) => cause,
         };
         self.slots.remove(&slot);
         self.find(Some(slot), format!("the part of a stream in slot {slot}"), cause, Mend::Free(slot));

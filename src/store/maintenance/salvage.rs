@@ -185,9 +185,7 @@ impl Salvage<'_> {
         };
         let (seq, kind) = (record.seq, record.kind);
         let dims = self.header.search_dims as usize;
-        if kind == SlotKind::StreamRoot
-            && StreamPart::decode(record.code).ok().is_none_or(|part| part.search.len() != dims)
-        {
+        if kind == SlotKind::StreamRoot && StreamPart::decode_for(record.code, dims).is_err() {
             self.report.slots_lost += 1;
             return None;
         }

@@ -91,13 +91,13 @@ impl<'a> Draft<'a> {
             written: 0,
         };
         if let Some((part, head)) = position.open
-            && part.len < tree.capacity()
-            && let Ok(frontier) = Frontier::from_states(part.len, head.states)
+            && part.len() < tree.capacity()
+            && let Ok(frontier) = Frontier::from_states(part.len(), head.states)
             && frontier.fits(tree)
         {
-            draft.ops.push(Op::Expect(part.stored.id));
-            draft.norm = part.stored.norm;
-            (draft.frontier, draft.first, draft.part) = (frontier, part.first, part.stored.part()?);
+            draft.ops.push(Op::Expect(part.id));
+            draft.norm = part.norm;
+            (draft.frontier, draft.first, draft.part) = (frontier, part.first, part.content);
         }
         Ok(draft)
     }

@@ -187,12 +187,12 @@ impl Store {
             match infos.last_mut().filter(|info| info.name == part.name) {
                 Some(info) => {
                     info.len = part.range().end;
-                    info.records += part.len;
+                    info.records += part.len();
                     info.parts += 1;
                 }
                 None => infos.push(StreamInfo {
                     len: part.range().end,
-                    records: part.len,
+                    records: part.len(),
                     parts: 1,
                     name: part.name,
                 }),

@@ -5,23 +5,28 @@ use crate::store::Inner;
 use crate::store::guard::storage;
 use crate::store::read::Snapshot;
 use crate::store::tables::{KEYS, STREAMS, optional, stream_place};
-use crate::stored::Stored;
+use crate::stored::corrupt_part;
 use apcm_format::stream::{PART_KEY_PREFIX, part_key, part_keys, part_of_key};
-use apcm_format::{DecodeError, SlotKind, StreamHead};
+use apcm_format::{MemoryId, SlotKind, StreamHead, StreamPart};
 use redb::ReadableTable;
 use std::ops::Range;
 
-/// A part of a stream, as it is stored.
+/// A part of a stream.
 pub(super) struct Part {
     pub(super) name: String,
     pub(super) first: u64,
-    pub(super) len: u64,
-    pub(super) stored: Stored,
+    pub(super) id: MemoryId,
+    pub(super) norm: f32,
+    pub(super) content: StreamPart,
 }
 
 impl Part {
+    pub(super) fn len(&self) -> u64 {
+        self.content.errors.len() as u64
+    }
+
     pub(super) fn range(&self) -> Range<u64> {
-        self.first..self.first.saturating_add(self.len)
+        self.first..self.first.saturating_add(self.len())
     }
 }
 
@@ -53,11 +58,10 @@ impl Inner {
         let (from, to) = (part_keys(""), [PART_KEY_PREFIX, &[u8::MAX; 264]].concat());
         let keys = snapshot.transaction.open_table(KEYS).map_err(storage("open a table"))?;
         let mut parts = Vec::new();
-        let now = self.now();
         for row in keys.range(from.as_slice()..=to.as_slice()).map_err(storage("read the keys"))? {
             let (key, slot) = row.map_err(storage("read the keys"))?;
             match self.part(snapshot, key.value(), slot.value()) {
-                Ok(part) => parts.extend(part.filter(|part| part.stored.is_there(now))),
+                Ok(part) => parts.extend(part),
                 // One damaged part must not take the others with it.
                 Err(Error::Corrupt { .. }) => {}
                 Err(error) => return Err(error),
@@ -75,22 +79,20 @@ impl Inner {
         rows.map(|row| row.map(|(key, _)| first(key.value())).map_err(storage("read the keys"))).collect()
     }
 
-    /// The part that a key leads to, where the slot names the key in return.
+    /// The part that a key leads to, where the slot names the key in return and it has not expired.
     fn part(&self, snapshot: &Snapshot, key: &[u8], slot: u32) -> Result<Option<Part>> {
         let Some((name, first)) = part_of_key(key) else { return Ok(None) };
         let Some(stored) = self.stored_in(snapshot, slot, None)? else { return Ok(None) };
         if stored.kind != SlotKind::StreamRoot || stored.metadata.key.as_deref() != Some(key) {
             return Ok(None);
         }
-        let part = stored.part()?;
-        let (found, dims) = (part.search.len(), self.header.search_dims as usize);
-        if found != dims {
-            let cause = format!("a search vector of {found} values, where the store's have {dims}");
-            let cause = DecodeError::Malformed { what: "a part of a stream", cause };
-            return Err(Error::Corrupt { what: format!("the part of a stream in slot {slot}"), cause });
+        if !stored.is_there(self.now()) {
+            return Ok(None);
         }
-        let len = part.errors.len() as u64;
-        Ok(Some(Part { name: name.to_owned(), first, len, stored }))
+        let dims = self.header.search_dims as usize;
+        let content =
+            StreamPart::decode_for(&stored.code, dims).map_err(|cause| corrupt_part(slot, cause))?;
+        Ok(Some(Part { name: name.to_owned(), first, id: stored.id, norm: stored.norm, content }))
     }
 
     /// The last part of a stream that begins at or before an index: where it begins, and the part or how it is damaged.
@@ -104,12 +106,11 @@ impl Inner {
         let keys = snapshot.transaction.open_table(KEYS).map_err(storage("open a table"))?;
         let (from, to) = (part_key(name, 0), part_key(name, index));
         let mut rows = keys.range(from.as_slice()..=to.as_slice()).map_err(storage("look up a key"))?;
-        let now = self.now();
         while let Some(row) = rows.next_back() {
             let (key, slot) = row.map_err(storage("look up a key"))?;
             match self.part(snapshot, key.value(), slot.value()) {
-                Ok(Some(part)) if part.stored.is_there(now) => return Ok(Some((part.first, Ok(part)))),
-                Ok(_) => {}
+                Ok(Some(part)) => return Ok(Some((part.first, Ok(part)))),
+                Ok(None) => {}
                 Err(damage @ Error::Corrupt { .. }) => {
                     let first = part_of_key(key.value()).map_or(0, |(_, first)| first);
                     return Ok(Some((first, Err(damage))));

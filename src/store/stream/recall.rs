@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::record::Records;
 use crate::sequence::SequenceState;
 use crate::store::Inner;
-use crate::stored::Stored;
+use crate::stored::{Stored, corrupt_part};
 use apcm_format::{DecodeError, StreamPart};
 use std::ops::Range;
 
@@ -43,14 +43,15 @@ impl Inner {
             if from >= to {
                 continue;
             }
-            let StreamPart { state, errors, .. } = part.stored.part()?;
-            let state = SequenceState::new(part.len, state);
-            let slot = part.stored.id.slot;
+            let len = part.len();
+            let StreamPart { state, errors, .. } = part.content;
+            let state = SequenceState::new(len, state);
+            let slot = part.id.slot;
             let records = self
-                .tree_of(part.stored.id)?
+                .tree_of(part.id)?
                 .decode_range(&state, from - part.first..to - part.first)
                 .map_err(|error| misfit(slot, &error))?;
-            self.count(part.stored.id, true);
+            self.count(part.id, true);
             let errors = &errors[(from - part.first) as usize..];
             recalled.extend((from..to).zip(errors).enumerate().map(|(row, (index, error))| Recalled {
                 index,
@@ -77,5 +78,5 @@ impl Inner {
 /// A part that passed its checksum and that the tree cannot have made.
 fn misfit(slot: u32, error: &Error) -> Error {
     let cause = DecodeError::Malformed { what: "a part of a stream", cause: error.to_string() };
-    Error::Corrupt { what: format!("the part of a stream in slot {slot}"), cause }
+    corrupt_part(slot, cause)
 }

@@ -9,6 +9,7 @@ use crate::store::commit::durable;
 use crate::store::file::{read_image, write_codec};
 use crate::store::guard::storage;
 use crate::store::tables::SWEEPER_TREE;
+use crate::stored::corrupt_part;
 use apcm_format::{CodecImage, DecodeError, MemoryId, StreamPart, limits};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -123,8 +124,7 @@ impl Inner {
             None => {
                 let cause =
                     DecodeError::Truncated { what: "the sweeper tree of a store", needed: 1, found: 0 };
-                let what = format!("the part of a stream in slot {}", part.slot);
-                Err(Error::Corrupt { what, cause })
+                Err(corrupt_part(part.slot, cause))
             }
         }
     }
