@@ -1,5 +1,6 @@
 //! What can go wrong, one enum for the whole crate.
 
+use crate::claim::Refused;
 use apcm_format::{DecodeError, Fingerprint, MemoryId, RecordShape};
 use std::fmt;
 use std::path::PathBuf;
@@ -97,8 +98,8 @@ pub enum Error {
     Locked {
         /// The file.
         path: PathBuf,
-        /// Who has it open for writing, as the note beside it says: process id and host.
-        holder: Option<(u32, String)>,
+        /// The process that has it open, where the system tells (Linux does).
+        holder: Option<u32>,
     },
     /// The file was not closed cleanly; opening it once for writing repairs it.
     NeedsRecovery {
@@ -155,6 +156,19 @@ pub enum Error {
         needed: u64,
         /// Bytes allowed.
         limit: u64,
+    },
+    /// The system has no memory left for what a file holds. Nothing was changed.
+    OutOfMemory {
+        /// What it was for.
+        what: &'static str,
+        /// Bytes that were asked for.
+        needed: u64,
+    },
+    /// A recode could not keep up with the store's writers, or an append with those of others to the same stream. What a
+    /// recode moved stays, and another run goes on with it; nothing was appended.
+    Busy {
+        /// How often it began again because of what had changed meanwhile.
+        passes: u32,
     },
     /// An earlier storage error made this handle unusable. Drop it and open the store again.
     Poisoned,
@@ -229,8 +243,8 @@ impl fmt::Display for Error {
             Self::TooNew { path, cause } => {
                 write!(f, "{} needs a newer apcm ({cause}); it was left untouched", path.display())
             }
-            Self::Locked { path, holder: Some((pid, host)) } => {
-                write!(f, "{} is in use by process {pid} on {host}", path.display())
+            Self::Locked { path, holder: Some(process) } => {
+                write!(f, "{} is in use by process {process}", path.display())
             }
             Self::Locked { path, holder: None } => {
                 write!(f, "{} is in use by another process or handle", path.display())
@@ -265,6 +279,13 @@ impl fmt::Display for Error {
             Self::MemoryLimit { what, needed, limit } => {
                 write!(f, "{what} would take {needed} bytes of memory, {limit} are allowed")
             }
+            Self::OutOfMemory { what, needed } => {
+                write!(f, "{what} takes {needed} bytes of memory, which the system refuses")
+            }
+            Self::Busy { passes } => write!(
+                f,
+                "others kept writing to the store, so that this began again {passes} times; pause its writers and try again"
+            ),
             Self::Poisoned => {
                 f.write_str("an earlier storage error made this handle unusable; open the store again")
             }
@@ -304,6 +325,10 @@ impl Error {
         found: impl fmt::Display,
     ) -> Self {
         Self::Argument { what, expected: expected.into(), found: found.to_string() }
+    }
+
+    pub(crate) fn memory(what: &'static str) -> impl FnOnce(Refused) -> Self {
+        move |Refused { bytes }| Self::OutOfMemory { what, needed: bytes }
     }
 
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {

@@ -1,13 +1,13 @@
 //! A memory as it is stored, and back to what it was.
 
 use crate::codec::fidelity::restore;
-use crate::codec::{Codec, StoredCode};
+use crate::codec::{self, Codec, StoredCode};
 use crate::error::{Error, Result};
 use crate::memory::{Hit, Memory};
 use crate::record::{Record, Records};
 use apcm_format::{
     DecodeError, MemoryId, Place, ResidualRecord, SlotKind, SlotMetadata, SlotRecord, StoreUuid, StreamPart,
-    Table,
+    Table, frame,
 };
 
 /// A slot's stored form, copied out of where it was read: nothing of the file is held on to.
@@ -48,6 +48,34 @@ impl Stored {
             metadata,
             residual,
         }
+    }
+
+    /// Names the memory with all that is stored for it: two with the same digest are the same memory.
+    ///
+    /// # Errors
+    /// [`Format`](Error::Format) for metadata that cannot be sealed.
+    pub(crate) fn digest(&self) -> Result<[u8; 32]> {
+        let place = Place::numbered(StoreUuid([0; 16]), Table::Metadata, 0);
+        let metadata = frame::seal(&self.metadata, place)?;
+        let numbers = [
+            u64::from(self.id.slot),
+            self.id.seq,
+            u64::from(self.kind == SlotKind::StreamRoot),
+            u64::from(self.without_predictor),
+            u64::from(self.pinned),
+            self.written_at.into(),
+            self.expires_at.map_or(u64::MAX, u64::from),
+            self.error.to_bits().into(),
+            self.norm.to_bits().into(),
+            self.code.len() as u64,
+            metadata.len() as u64,
+            self.residual.as_ref().map_or(u64::MAX, |residual| residual.len() as u64),
+        ];
+        let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        bytes.extend_from_slice(&self.code);
+        bytes.extend_from_slice(&metadata);
+        bytes.extend_from_slice(self.residual.as_deref().unwrap_or_default());
+        Ok(codec::fingerprint(&bytes).0)
     }
 
     pub(crate) fn is_there(&self, now: u32) -> bool {

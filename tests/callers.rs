@@ -8,7 +8,7 @@ use apcm::{
     StoredCode,
 };
 use apcm_format::{CodecImage, CounterChunk, Place, StoreState, Table, frame};
-use common::disk::Random;
+use common::disk::{Disk, Random};
 use common::model::{self, Model, Op};
 use common::scripts::{codec, record, snapshot};
 use common::tamper::{COUNTERS, META, tamper};
@@ -271,4 +271,39 @@ fn f26_counts_stop_at_their_end() {
     let put = store.insert(&vector(&[0.0, 0.0, 1.0, 0.0])).unwrap();
     assert_eq!(put.evicted[0].key.as_deref(), Some(&b"warm"[..]));
     assert_eq!(store.stats().unwrap().evictions, u64::MAX);
+}
+
+/// A clock that panics costs whoever asked it an error; counts reach the disk all the same.
+#[test]
+fn f21_a_panic_of_the_clock_does_not_end_the_flusher() {
+    quiet();
+    let disk = Disk::new();
+    let broken = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&broken);
+    let clock = move || {
+        let flusher = std::thread::current().name() == Some("apcm-flusher");
+        if flusher || flag.load(Relaxed) {
+            std::panic::panic_any(THEIRS);
+        }
+        1_000
+    };
+    let store = Store::builder().capacity(4).clock(clock).create_on(disk.clone(), codec()).unwrap();
+    let id = store.insert(&record(&mut Random(1))).unwrap().id;
+    for round in 1..=2_u32 {
+        let events = disk.events();
+        for _ in 0..65_536 {
+            store.get_id(id).unwrap();
+        }
+        let began = std::time::Instant::now();
+        while disk.events() == events && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(disk.events() > events, "the flusher did not come in round {round}");
+        store.flush().unwrap();
+        let found = Store::builder().open_on(Disk::holding(disk.bytes())).unwrap();
+        assert_eq!(found.access_count(id), Some(65_536 * round));
+    }
+    broken.store(true, Relaxed);
+    store.flush().unwrap();
+    store.close().unwrap();
 }

@@ -175,3 +175,84 @@ fn what_does_not_fit_is_refused_and_batches_before_it_stay() {
     assert!(error.to_string().contains("JSONL file of the same name"), "{error}");
     assert!(matches!(Ingest::new(&store, &data).batch(0).run(), Err(Error::Argument { .. })));
 }
+
+/// A position is bound to what was ingested, not to a name, a count and a length.
+#[test]
+fn another_dataset_of_the_same_name_and_size_is_not_taken_for_ingested() {
+    let home = Home::new();
+    let data = dataset(&home, 40);
+    let store = plain_store(&home, 100, 4);
+    Ingest::new(&store, &data).run().unwrap();
+    let folder = home.file("other");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("data.npy");
+    let mut values = noise(160, 9);
+    values[70] += 0.5;
+    npy::write(&path, &[40, 4], &values).unwrap();
+    let other = Dataset::open(&path).unwrap();
+    assert_eq!((other.len(), other.file_len()), (data.len(), data.file_len()));
+    let error = Ingest::new(&store, &other).resume(true).run().unwrap_err();
+    assert!(matches!(&error, Error::Argument { .. }) && error.to_string().contains("40 records"), "{error}");
+    assert_eq!(store.len(), 40, "nothing was put in");
+    // The same contents elsewhere are the same dataset.
+    npy::write(&path, &[40, 4], &noise(160, 9)).unwrap();
+    let moved = Dataset::open(&path).unwrap();
+    assert_eq!(Ingest::new(&store, &moved).resume(true).run().unwrap().ingested, 0);
+    // What differs behind the position is not known yet, and goes in.
+    let stop = |_: &apcm::ingest::IngestProgress| ControlFlow::Break(());
+    let stopped = Ingest::new(&store, &data).batch(10).progress(stop).run();
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+    npy::write(&path, &[40, 4], &values).unwrap();
+    let report = Ingest::new(&store, &Dataset::open(&path).unwrap()).batch(10).resume(true).run().unwrap();
+    assert_eq!((report.first, report.ingested), (10, 30));
+    // Other lines of metadata are another dataset too.
+    let lines =
+        |shift: usize| -> String { (0..40).map(|i| format!("{{\"row\": {}}}\n", i + shift)).collect() };
+    std::fs::write(home.file("lines.jsonl"), lines(0)).unwrap();
+    let with_lines = |resume| {
+        Ingest::new(&store, &data).metadata_from(home.file("lines.jsonl")).batch(10).resume(resume).run()
+    };
+    with_lines(false).unwrap();
+    assert_eq!(with_lines(true).unwrap().ingested, 0);
+    std::fs::write(home.file("lines.jsonl"), lines(1)).unwrap();
+    let error = with_lines(true).unwrap_err();
+    assert!(error.to_string().contains("lines of metadata"), "{error}");
+}
+
+/// A whole number keeps all of its digits, or is refused.
+#[test]
+fn whole_numbers_that_do_not_fit_are_refused() {
+    let home = Home::new();
+    let data = dataset(&home, 3);
+    let store = plain_store(&home, 10, 4);
+    let ingest = |number: &str| {
+        let line =
+            format!("{{\"nested\": [{{\"n\": {number}}}], \"text\": \"99999999999999999999 \\\" 1\"}}\n");
+        std::fs::write(home.file("data.jsonl"), line.repeat(3)).unwrap();
+        Ingest::new(&store, &data).metadata_from(home.file("data.jsonl")).run()
+    };
+    for number in ["9223372036854775807", "-9223372036854775808", "0", "-1", "1e300", "9223372036854775808.0"]
+    {
+        ingest(number).unwrap_or_else(|error| panic!("{number}: {error}"));
+    }
+    for number in
+        ["9223372036854775808", "18446744073709551615", "18446744073709551616", "-9223372036854775809"]
+    {
+        let error = ingest(number).unwrap_err().to_string();
+        assert!(error.contains(number) && error.contains("9223372036854775807"), "{number}: {error}");
+    }
+    let value = |text: &str| serde_json::from_str::<Value>(text);
+    assert_eq!(value("9223372036854775807").unwrap(), Value::Int(i64::MAX));
+    assert!(value("9223372036854775808").is_err());
+    assert_eq!(
+        value("[null, true, -2, 0.5, \"a\", {\"b\": []}]").unwrap(),
+        Value::List(vec![
+            Value::Null,
+            Value::Bool(true),
+            Value::Int(-2),
+            Value::Float(0.5),
+            Value::Text("a".to_owned()),
+            Value::Map([("b".to_owned(), Value::List(Vec::new()))].into()),
+        ])
+    );
+}

@@ -6,23 +6,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Part of the crate, and what it may name: other parts, then outside crates that not everybody may use.
-const TABLE: [(&str, &[&str], &[&str]); 21] = [
-    ("error", &[], &[]),
+const TABLE: [(&str, &[&str], &[&str]); 22] = [
+    ("claim", &[], &[]),
+    ("error", &["claim"], &[]),
     ("record", &["error"], &[]),
     ("mapping", &["error"], &["memmap2"]),
     ("filter", &["error"], &[]),
-    ("policy", &[], &[]),
+    ("policy", &["claim"], &[]),
     ("summary", &[], &[]),
     ("clock", &[], &[]),
-    ("whole_file", &["error"], &["tempfile"]),
+    ("whole_file", &["error"], &["tempfile", "rustix"]),
     ("memory", &["record"], &[]),
     ("search", &["error", "record", "filter", "index", "memory"], &[]),
     ("stored", &["error", "record", "codec", "memory"], &[]),
-    ("index", &[], &["faer", "pulp"]),
-    ("sequence", &["codec", "error", "record"], &[]),
+    ("index", &["claim"], &["faer", "pulp"]),
+    ("sequence", &["codec", "error", "record", "whole_file"], &[]),
     (
         "codec",
-        &["error", "record"],
+        &["error", "record", "whole_file"],
         &[
             "burn",
             "constriction",
@@ -38,12 +39,13 @@ const TABLE: [(&str, &[&str], &[&str]); 21] = [
     ),
     (
         "pack",
-        &["clock", "codec", "error", "index", "mapping", "memory", "record", "search", "stored"],
+        &["claim", "clock", "codec", "error", "index", "mapping", "memory", "record", "search", "stored"],
         &["bytemuck", "rustix"],
     ),
     (
         "store",
         &[
+            "claim",
             "clock",
             "codec",
             "error",
@@ -59,14 +61,30 @@ const TABLE: [(&str, &[&str], &[&str]); 21] = [
             "summary",
             "whole_file",
         ],
-        &["redb", "parking_lot", "fs4", "tempfile"],
+        &["redb", "parking_lot", "fs4", "rustix", "tempfile"],
     ),
-    ("ingest", &["error", "record", "codec", "store", "mapping"], &["flate2", "half", "serde_json"]),
-    ("report", &["error", "record", "codec", "summary"], &["png", "embedded_graphics"]),
+    (
+        "ingest",
+        &["error", "record", "codec", "store", "mapping", "whole_file"],
+        &["blake3", "flate2", "half", "serde_json"],
+    ),
+    ("report", &["error", "record", "codec", "summary", "whole_file"], &["png", "embedded_graphics"]),
     (
         "cli",
-        &["error", "record", "codec", "sequence", "store", "pack", "ingest", "report", "filter", "summary"],
-        &["clap", "clap_complete", "indicatif", "serde_json", "tempfile"],
+        &[
+            "error",
+            "record",
+            "codec",
+            "sequence",
+            "store",
+            "pack",
+            "ingest",
+            "report",
+            "filter",
+            "summary",
+            "whole_file",
+        ],
+        &["clap", "clap_complete", "indicatif", "serde_json", "signal_hook", "tempfile"],
     ),
     (
         "lib",

@@ -132,3 +132,27 @@ fn opening_a_mapped_pack_takes_a_byte_a_block() {
     let (pack, peak, _) = measured(|| Pack::builder().loading(Loading::InMemory).open(&path).unwrap());
     assert!(peak > bytes && peak < bytes + most && !pack.is_mapped(), "{peak} bytes of {bytes}");
 }
+
+/// A file of holes is as long as its owner likes and takes no disk; what it may ask for follows what is there.
+#[cfg(unix)]
+#[test]
+fn a_long_file_of_holes_takes_no_more_than_a_short_one() {
+    let _alone = ALONE.lock();
+    let home = Home::new();
+    let capacity = limits::CAPACITY_MAX;
+    let codec = PlainCodec::new(&[64], 64).unwrap();
+    let store = Store::builder().capacity(capacity).create(&home.path, codec).unwrap();
+    store.insert(&axis(3, 64)).unwrap();
+    store.close().unwrap();
+    tamper(&home, |transaction, header| {
+        let mut slots = transaction.open_table(SLOTS).unwrap();
+        let value = slots.remove(0).unwrap().unwrap().value().to_vec();
+        let at = |slot: u32| Place::numbered(header.uuid, Table::Slots, slot.into());
+        let moved = SlotRecord::decode(&value, at(0)).unwrap().encode(at(capacity - 1)).unwrap();
+        slots.insert(capacity - 1, moved.as_slice()).unwrap();
+    });
+    std::fs::OpenOptions::new().write(true).open(&home.path).unwrap().set_len(1 << 31).unwrap();
+    let (result, peak, _) = measured(|| Store::open(&home.path).map(drop));
+    assert!(matches!(result, Err(Error::MemoryLimit { limit: 0x4000_0000, .. })), "{result:?}");
+    assert!(peak < 64 << 20, "{peak}");
+}

@@ -261,3 +261,8 @@ fn f2_to_f7_batches() {
 fn f2_to_f7_tiers_under_a_budget() {
     crash_everywhere(&SCRIPTS[2]);
 }
+
+#[test]
+fn f2_to_f7_streams_and_policies() {
+    crash_everywhere(&SCRIPTS[3]);
+}

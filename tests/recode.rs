@@ -232,3 +232,110 @@ fn a_codec_too_large_for_the_byte_budget_is_an_error_and_nobody_is_dropped() {
     let moved = Store::open(home.file("same.apcm")).unwrap();
     assert_eq!((report.records, moved.stats().unwrap().byte_budget), (10, Some(340)));
 }
+
+/// A source that was restored from a backup and written on in the same second has the same numbers for other memories.
+#[test]
+fn a_resumed_move_takes_nothing_for_moved_that_is_another_memory() {
+    let home = Home::new();
+    let store = Store::builder()
+        .capacity(1_200)
+        .clock(|| 1_000)
+        .create(&home.path, PlainCodec::new(&[4], 4).unwrap())
+        .unwrap();
+    let fill = |store: &Store, from: usize| {
+        let mut transaction = store.begin_write();
+        for i in from..600 {
+            transaction.insert(&vector(&[i as f32, 1.0, 2.0, 3.0])).unwrap();
+        }
+        transaction.commit().unwrap();
+    };
+    fill(&store, 100);
+    let backup = home.file("backup.apcm");
+    store.backup(&backup).run().unwrap();
+    let write = |store: &Store, value: f32| store.insert(&vector(&[value, 5.0, 6.0, 7.0])).unwrap().id;
+    let first = write(&store, 1.0);
+    let to = home.file("moved.apcm");
+    let codec = || PlainCodec::new(&[4], 2).unwrap();
+    let stop =
+        |done: u64, _: u64| if done >= 501 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    assert!(matches!(store.recode(&to, codec()).progress(stop).run(), Err(Error::Cancelled)));
+    store.close().unwrap();
+    std::fs::remove_file(&home.path).unwrap();
+    std::fs::rename(&backup, &home.path).unwrap();
+    let store = Store::builder().clock(|| 1_000).open(&home.path).unwrap();
+    let second = write(&store, 2.0);
+    assert_eq!(first, second, "the same number, in the same second");
+    let report = store.recode(&to, codec()).run().unwrap();
+    assert_eq!((report.records, report.resumed), (501, 500));
+    let moved = Store::builder().clock(|| 1_000).open(&to).unwrap();
+    let memory = moved.peek_id(second).unwrap();
+    assert_eq!(memory.record.values(), [2.0, 5.0, 0.0, 0.0]);
+    assert!(memory.error >= (36.0 + 49.0) / 4.0, "{}", memory.error);
+}
+
+/// The same codec adds nothing to any error, however often, and nothing else changes either.
+#[test]
+fn a_move_to_the_same_codec_changes_nothing() {
+    let home = Home::new();
+    let training = images(0..1_000);
+    let codec = || FlowCodec::pca(&training, QuantizerSpec::I8(32)).unwrap();
+    let (store, _) = filled(&home, codec());
+    let contents = |store: &Store| {
+        let entries = store.iter().unwrap().map(Result::unwrap);
+        entries
+            .map(|entry| {
+                let record: Vec<u32> = entry.record().unwrap().values().iter().map(|x| x.to_bits()).collect();
+                (entry.id(), entry.error().to_bits(), entry.norm().to_bits(), entry.residual_len(), record)
+            })
+            .collect::<Vec<_>>()
+    };
+    let (before, numbers) = (contents(&store), seen(&store));
+    let report = store.recode(home.file("again.apcm"), codec()).run().unwrap();
+    assert_eq!((report.records, report.error_added), (620, 0.0));
+    assert_eq!((report.error_before, report.stored_before), (report.error_after, report.stored_after));
+    drop(store);
+    let mut path = home.file("again.apcm");
+    for round in 0..3 {
+        let store = Store::builder().clock(|| 1_000).open(&path).unwrap();
+        assert!(contents(&store) == before && seen(&store) == numbers, "round {round}");
+        let next = home.file(&format!("again {round}.apcm"));
+        store.recode(&next, codec()).run().unwrap();
+        path = next;
+    }
+}
+
+/// Writers go on while a store is moved, and nothing of what they do is missing.
+#[test]
+fn what_is_written_during_a_move_is_moved_too() {
+    let home = Home::new();
+    let store = plain_store(&home, 2_000, 4);
+    let mut transaction = store.begin_write();
+    for i in 0..1_500 {
+        transaction
+            .put(format!("{i}").as_bytes(), &vector(&[i as f32, 1.0, 2.0, 3.0]), Metadata::new())
+            .unwrap();
+    }
+    transaction.commit().unwrap();
+    let to = home.file("moved.apcm");
+    let mut written = 0;
+    let report = store
+        .recode(&to, PlainCodec::new(&[4], 3).unwrap())
+        .progress(|_, _| {
+            if written < 20 {
+                written += 1;
+                store.put(b"0", &vector(&[written as f32, 9.0, 9.0, 9.0]), Metadata::new()).unwrap();
+                store.insert(&vector(&[0.5, 1.0, written as f32, 0.0])).unwrap();
+                store.remove(format!("{}", 100 + written).as_bytes()).unwrap();
+                let id = store.id_of(b"7").unwrap().unwrap();
+                store.pin(id, written % 2 == 0).unwrap();
+            }
+            ControlFlow::Continue(())
+        })
+        .run()
+        .unwrap();
+    assert!(written == 20 && report.records == store.len() as u64, "{report:?}");
+    let moved = Store::open(&to).unwrap();
+    assert!(seen(&moved) == seen(&store));
+    assert_eq!(moved.get(b"0").unwrap().unwrap().record.values(), [20.0, 9.0, 9.0, 0.0]);
+    assert!(Store::verify(&home.path).run().is_err(), "the source goes on");
+}

@@ -249,19 +249,49 @@ fn what_cannot_be_is_an_error_with_the_numbers_and_changes_nothing() {
 }
 
 #[test]
-fn recalls_and_appends_count_for_their_part() {
+fn recalls_count_for_their_part_and_appends_do_not() {
     let home = Home::new();
     let store = filled(&home, 4, 20);
     let stream = store.stream("walk").unwrap();
     stream.recall(3).unwrap();
     stream.recall_range(10..18).unwrap();
     let counts: Vec<u32> = store.iter().unwrap().map(|entry| entry.unwrap().count()).collect();
-    // Twenty appends, sixteen of them to the first part, and the recalls.
-    assert_eq!(counts, [18, 5]);
-    // Counts are the part's: they stay when another record is folded in, which is an access too.
+    assert_eq!(counts, [2, 1]);
+    // Counts are the part's: they stay when another record is folded in.
     stream.append(&step(20)).unwrap();
     let counts: Vec<u32> = store.iter().unwrap().map(|entry| entry.unwrap().count()).collect();
-    assert_eq!(counts, [18, 6]);
+    assert_eq!(counts, [2, 1]);
+}
+
+/// An append is no use: a stream that is never recalled makes room like anything that is never read. Only the part that is
+/// being appended to stays, and that not for ever.
+#[test]
+fn a_stream_that_nobody_recalls_is_evicted_part_by_part() {
+    let home = Home::new();
+    let store = filled(&home, 5, 70);
+    assert_eq!(store.stats().unwrap().free, 0);
+    let put = |i: usize| store.insert(&vector(&[i as f32, 1.0, 0.0, 0.0])).unwrap();
+    let parts: Vec<u32> = (0..4).map(|i| put(i).evicted[0].id.slot).collect();
+    assert_eq!(parts, [0, 1, 2, 3], "full parts leave, the oldest first");
+    let stream = store.stream("walk").unwrap();
+    assert_eq!(stream.recall_all().unwrap().len(), 6);
+    stream.append(&step(70)).unwrap();
+    // The last part was recalled once; with a use each the four others stay, and newcomers share one slot.
+    for entry in store.iter().unwrap() {
+        let id = entry.unwrap().id();
+        store.get_id(id).unwrap();
+    }
+    let put = |i: usize| store.insert(&vector(&[i as f32, 1.0, 0.0, 0.0])).unwrap();
+    let evicted: Vec<u32> = (0..6).map(|i| put(i).evicted[0].id.slot).collect();
+    assert!(evicted.iter().all(|&slot| slot < 4), "{evicted:?}: the part under way stays");
+    // A stream that is left alone is under way no more once the store has been written through.
+    let home = Home::new();
+    let store = filled(&home, 3, 3);
+    let put = |i: usize| store.insert(&vector(&[i as f32, 1.0, 0.0, 0.0])).unwrap();
+    let evicted: Vec<Vec<u32>> =
+        (0..6).map(|i| put(i).evicted.iter().map(|evicted| evicted.id.slot).collect()).collect();
+    assert_eq!(evicted[2], [1], "{evicted:?}: the part is the oldest, and stays");
+    assert!(evicted.iter().flatten().any(|&slot| slot == 0), "{evicted:?}");
 }
 
 #[test]
@@ -660,6 +690,130 @@ fn a_lost_tree_may_be_put_back() {
     let seen = records(&[4], (0..640).flat_map(walk).collect());
     let other = SweeperTree::trainer(&seen, &[8; 80]).state(9).untrained().train().unwrap().tree;
     assert!(store.set_sweeper_tree(other).is_err());
+    store.close().unwrap();
+    assert!(Store::verify(&home.path).run().unwrap().ok);
+}
+
+/// Windows of 14 x 14 that slide over four images side by side, a pixel a step.
+fn windows(source: usize, count: usize) -> Vec<Vec<f32>> {
+    let data = common::images(4 * source as u64..4 * source as u64 + 4);
+    (0..count)
+        .map(|left| {
+            let at = |at: usize| {
+                let (x, y) = (left + at % 14, 7 + at / 14);
+                data.row(x / 28)[y * 28 + x % 28]
+            };
+            (0..196).map(at).collect()
+        })
+        .collect()
+}
+
+/// Walks of their own speeds.
+fn walks(source: usize, count: usize) -> Vec<Vec<f32>> {
+    let speed = 1.0 + 0.1 * (source as f32).sin();
+    let step = |i: usize| {
+        let (a, b) = ((i + 37 * source) as f32 * speed / 5.0, (i + 37 * source) as f32 * speed / 11.0);
+        vec![a.sin(), a.cos(), 0.5 * b.sin(), 0.5 * b.cos()]
+    };
+    (0..count).map(step).collect()
+}
+
+/// After every append, every record of the part is at most as far off as is stated, and on average not much less: what is
+/// folded in later changes what was there before, and its error is measured again.
+#[test]
+fn stated_errors_hold_after_every_append_and_are_close_to_the_true_ones() {
+    type Sequence = fn(usize, usize) -> Vec<Vec<f32>>;
+    let sources: [(&str, usize, Sequence, usize, usize); 4] = [
+        ("walks", 4, walks, 64, 8),
+        ("walks in short parts", 4, walks, 16, 12),
+        ("windows", 196, windows, 64, 98),
+        ("windows in short parts", 196, windows, 16, 98),
+    ];
+    for (name, values, sequence, len, state) in sources {
+        let seen: Vec<f32> = (0..60).flat_map(|source| sequence(source, len).concat()).collect();
+        let seen = records(&[values], seen);
+        let tree = SweeperTree::trainer(&seen, &[len; 60]).state(state).untrained().train().unwrap().tree;
+        let codec = PlainCodec::new(&[values], values).unwrap();
+        let store = Store::builder().capacity(100).create_on(InMemoryBackend::new(), codec).unwrap();
+        store.set_sweeper_tree(tree).unwrap();
+        let (mut stated, mut truth, mut time) = (0.0, 0.0, std::time::Duration::ZERO);
+        let mut count = 0;
+        for source in 60..63 {
+            let originals = sequence(source, len + 3);
+            let stream = store.stream(&format!("{source}")).unwrap();
+            for (last, original) in originals.iter().enumerate() {
+                let began = std::time::Instant::now();
+                stream.append(&vector(original)).unwrap();
+                (time, count) = (time + began.elapsed(), count + 1);
+                let recalled = stream.recall_all().unwrap();
+                assert_eq!(recalled.len(), last + 1);
+                for (recalled, original) in recalled.iter().zip(&originals) {
+                    let squares = recalled.record.values().iter().zip(original);
+                    let true_error =
+                        squares.map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>() / values as f64;
+                    assert!(
+                        f64::from(recalled.error) >= true_error,
+                        "{name} {source}, after {last}, record {}: {} stated, {true_error} true",
+                        recalled.index,
+                        recalled.error
+                    );
+                    (stated, truth) = (stated + f64::from(recalled.error), truth + true_error);
+                }
+            }
+            // The slot says the mean, and filters on errors see it.
+            for entry in store.iter().unwrap().map(Result::unwrap) {
+                assert!(entry.error() > 0.0 && entry.error().is_finite());
+            }
+            let whole = stream.recall_all().unwrap();
+            let worst = whole.iter().take(len).map(|recalled| recalled.error).sum::<f32>() / len as f32;
+            let query = vector(&originals[len / 2]);
+            let hits = store.search(&query).k(100).max_error(worst * 0.99).run().unwrap();
+            let full = |hit: &apcm::Hit| {
+                hit.metadata["stream"] == Value::Text(format!("{source}"))
+                    && hit.metadata["first"] == Value::Int(0)
+            };
+            assert!(!hits.iter().any(full), "{name}: the part is worse than that");
+            let hits = store.search(&query).k(100).max_error(worst * 1.01).run().unwrap();
+            assert!(hits.iter().any(full), "{name}: the part is that good");
+        }
+        let ratio = stated / truth;
+        eprintln!("{name}: stated {ratio:.3} times the true error; {:?} an append", time / count);
+        assert!(ratio < 1.5, "{name}: {ratio}");
+    }
+}
+
+/// A part that an older version began has no copies of its records: it is gone on with, and roots of changes add to the errors
+/// that were stated.
+#[test]
+fn a_part_without_its_records_is_gone_on_with() {
+    let home = Home::new();
+    let store = filled(&home, 10, 20);
+    let before: Vec<f32> =
+        store.stream("walk").unwrap().recall_all().unwrap().iter().map(|recalled| recalled.error).collect();
+    store.close().unwrap();
+    common::tamper::tamper(&home, |transaction, header| {
+        let mut streams = transaction.open_table(STREAMS).unwrap();
+        let place = apcm_format::Place::named(header.uuid, apcm_format::Table::Streams, b"walk");
+        let head = apcm_format::StreamHead::decode(streams.get("walk").unwrap().unwrap().value(), place);
+        let head = head.unwrap();
+        assert_eq!(head.originals.len(), 4);
+        let old = apcm_format::StreamHead { originals: Vec::new(), ..head };
+        streams.insert("walk", old.encode(place).as_slice()).unwrap();
+    });
+    let store = Store::open(&home.path).unwrap();
+    let stream = store.stream("walk").unwrap();
+    for i in 20..32 {
+        let appended = stream.append(&step(i)).unwrap();
+        assert_eq!((appended.index, store.streams().unwrap()[0].parts), (i as u64, 2));
+        for recalled in stream.recall_range(16..i as u64 + 1).unwrap() {
+            assert!(
+                error(&recalled.record, &step(recalled.index as usize)) <= recalled.error,
+                "{recalled:?}"
+            );
+        }
+    }
+    let after = stream.recall_all().unwrap();
+    assert!(after.iter().zip(&before).all(|(after, before)| after.error >= *before));
     store.close().unwrap();
     assert!(Store::verify(&home.path).run().unwrap().ok);
 }

@@ -73,6 +73,6 @@ pub use policy::{Policy, UnknownPolicy};
 pub use residual::{ResidualForm, ResidualRecord};
 pub use shape::{RecordShape, ShapeError};
 pub use slot::{SlotFlags, SlotKind, SlotRecord, StoredReal};
-pub use state::{IngestPosition, StoreState};
-pub use stream::{StreamHead, StreamPart};
+pub use state::{IngestPosition, IngestSource, StoreState};
+pub use stream::{Original, StreamHead, StreamPart};
 pub use uses::UseChunk;

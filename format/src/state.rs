@@ -42,3 +42,22 @@ impl Framed for IngestPosition {
     const SCHEMA: u8 = 1;
     const WHAT: &'static str = "an ingest position";
 }
+
+/// What was ingested up to a position: another beginning is another dataset, whatever its name, count and length.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct IngestSource {
+    /// The position that this speaks of. A program that does not know of sources moves the position alone.
+    pub next: u64,
+    /// BLAKE3 of the values of the records before it, `f32`, little-endian.
+    pub records: [u8; 32],
+    /// BLAKE3 of the lines of metadata before it.
+    pub lines: [u8; 32],
+    /// Where it was, for people to read.
+    pub path: String,
+}
+
+impl Framed for IngestSource {
+    const KIND: u8 = 8;
+    const SCHEMA: u8 = 1;
+    const WHAT: &'static str = "what an ingest position speaks of";
+}

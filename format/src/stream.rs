@@ -7,16 +7,18 @@
 //! 1..5    number of records
 //! 5..9    length of the search vector, then the vector: f32 each
 //! ..+4    length of the state, then the state: f32 each
-//! ..      measured error of each record when it was appended: upper half of an f32, rounded up
+//! ..      measured error of each record in this state: upper half of an f32, rounded up
 //! ```
 //! The slot's metadata name the part by a key ([`part_key`]), so what leads to a part is what leads to any memory, under the
 //! same checks. The *head* of a stream is a row of its own: the full subtrees of the part under way.
 //!
 //! ```text
-//! 0       version << 4
+//! 0       version << 4: 1, or 2 where there are originals
 //! 1..9    first record of the part under way
 //! 9..17   number of records of the whole stream, ever
 //! 17..21  number of states, then for each: length, then f32 each
+//! ..      version 2: number of records, values of each; then for each how far off its copy is and what the copy is multiplied
+//!         by, upper halves of f32, and its values, f16 each
 //! last 4  CRC-32, keyed by (store, streams, name)
 //! ```
 
@@ -27,6 +29,9 @@ use crate::{DecodeError, Place, StoredReal};
 const PART: &str = "a part of a stream";
 const HEAD: &str = "the head of a stream";
 const VERSION: u8 = 1;
+/// Of heads that hold the records of the part under way. A program that does not know it takes such a head for lost, and begins
+/// a part of its own, rather than go on with errors that it does not measure.
+const VERSION_WITH_ORIGINALS: u8 = 2;
 
 /// What keys of parts begin with; no user's key does.
 pub const PART_KEY_PREFIX: &[u8] = b"\xffapcm stream\0";
@@ -57,7 +62,7 @@ pub struct StreamPart {
     pub search: Vec<f32>,
     /// What the sweeper tree folded its records into.
     pub state: Vec<f32>,
-    /// Mean squared error per element of each record, measured when it was appended.
+    /// Mean squared error per element of each record, measured in this state.
     pub errors: Vec<StoredReal>,
 }
 
@@ -137,16 +142,47 @@ pub struct StreamHead {
     pub len: u64,
     /// The full subtrees of that part, from the lowest level.
     pub states: Vec<Vec<f32>>,
+    /// Its records, nearly: what the error of each is measured against as long as the part is appended to. None in heads that
+    /// older versions wrote.
+    pub originals: Vec<Original>,
+}
+
+/// A record in two bytes a value.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Original {
+    /// Root of the mean squared difference from the record, rounded up.
+    pub off: StoredReal,
+    /// What the values are multiplied by.
+    pub scale: StoredReal,
+    /// Bits of half-precision floats in `[-1, 1]`.
+    pub values: Vec<u16>,
+}
+
+impl Original {
+    /// Bytes it takes with so many values.
+    pub fn encoded_len(values: usize) -> usize {
+        values.saturating_mul(2).saturating_add(4)
+    }
 }
 
 impl StreamHead {
     /// Lays the head out for its stream.
     pub fn encode(&self, place: Place) -> Vec<u8> {
-        let mut out = vec![VERSION << 4];
+        let version = if self.originals.is_empty() { VERSION } else { VERSION_WITH_ORIGINALS };
+        let mut out = vec![version << 4];
         out.extend_from_slice(&self.first.to_le_bytes());
         out.extend_from_slice(&self.len.to_le_bytes());
         out.extend_from_slice(&(self.states.len() as u32).to_le_bytes());
         self.states.iter().for_each(|state| put_floats(&mut out, state));
+        if let Some(one) = self.originals.first() {
+            out.extend_from_slice(&(self.originals.len() as u32).to_le_bytes());
+            out.extend_from_slice(&(one.values.len() as u32).to_le_bytes());
+            for Original { off, scale, values } in &self.originals {
+                out.extend_from_slice(&off.to_bits().to_le_bytes());
+                out.extend_from_slice(&scale.to_bits().to_le_bytes());
+                values.iter().for_each(|bits| out.extend_from_slice(&bits.to_le_bytes()));
+            }
+        }
         out.extend_from_slice(&place.crc(&[&out]).to_le_bytes());
         out
     }
@@ -158,7 +194,10 @@ impl StreamHead {
     pub fn decode(bytes: &[u8], place: Place) -> Result<Self, DecodeError> {
         let body = place.body(HEAD, bytes)?;
         let mut reader = Reader::new(HEAD, body);
-        version(HEAD, reader.u8()?)?;
+        let found = reader.u8()?;
+        if found != VERSION_WITH_ORIGINALS << 4 {
+            version(HEAD, found)?;
+        }
         let (first, len) = (reader.u64()?, reader.u64()?);
         if first > len {
             return Err(DecodeError::Invalid { what: "the first record of a part", found: first });
@@ -168,9 +207,29 @@ impl StreamHead {
             return Err(DecodeError::Limit { what: HEAD, found: count.into(), max: u64::BITS.into() });
         }
         let states = (0..count).map(|_| floats(HEAD, &mut reader)).collect::<Result<Vec<_>, _>>()?;
+        let originals =
+            if found == VERSION_WITH_ORIGINALS << 4 { originals(&mut reader)? } else { Vec::new() };
         reader.finish()?;
-        Ok(Self { first, len, states })
+        Ok(Self { first, len, states, originals })
     }
+}
+
+fn originals(reader: &mut Reader<'_>) -> Result<Vec<Original>, DecodeError> {
+    let (count, width) = (reader.u32()?, reader.u32()? as usize);
+    if count == 0 {
+        return Err(DecodeError::Invalid { what: "the records of a head that has some", found: 0 });
+    }
+    // Grown as they arrive: a number is only a claim until the bytes are there.
+    let mut originals = Vec::new();
+    for _ in 0..count {
+        let off = StoredReal::from_bits(reader.u16()?)?;
+        let scale = StoredReal::from_bits(reader.u16()?)?;
+        finite(HEAD, &[scale.get()])?;
+        let bytes = reader.take(width.saturating_mul(2))?;
+        let values = bytes.as_chunks().0.iter().map(|&bits| u16::from_le_bytes(bits)).collect();
+        originals.push(Original { off, scale, values });
+    }
+    Ok(originals)
 }
 
 /// Whether a stream can have this name.

@@ -2,9 +2,9 @@
 
 use apcm_format::{
     CodecImage, CounterChunk, DecodeError, ElementType, Features, Fingerprint, IngestPosition, NamedTensor,
-    Place, PlainConfig, Policy, RecordShape, ResidualForm, ResidualRecord, Similarity, SlotFlags, SlotKind,
-    SlotMetadata, SlotRecord, StoreHeader, StoreState, StoreUuid, StoredReal, StreamHead, StreamPart, Table,
-    UseChunk, Value, frame, limits, stream,
+    Original, Place, PlainConfig, Policy, RecordShape, ResidualForm, ResidualRecord, Similarity, SlotFlags,
+    SlotKind, SlotMetadata, SlotRecord, StoreHeader, StoreState, StoreUuid, StoredReal, StreamHead,
+    StreamPart, Table, UseChunk, Value, frame, limits, stream,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -157,7 +157,10 @@ proptest! {
         place in place(), other in place(), first: u64, more: u32, states in vec(vec(-1e30_f32..1e30, 0..9), 0..9),
         bit in any::<prop::sample::Index>(),
     ) {
-        let head = StreamHead { first, len: first.saturating_add(more.into()), states };
+        let originals = (0..more % 4)
+            .map(|i| Original { off: StoredReal::at_least(0.25), scale: StoredReal::at_least(i as f32), values: vec![i as u16 + 7; more as usize % 5] })
+            .collect();
+        let head = StreamHead { first, len: first.saturating_add(more.into()), states, originals };
         let mut bytes = head.encode(place);
         prop_assert_eq!(StreamHead::decode(&bytes, place).unwrap(), head);
         if other != place {

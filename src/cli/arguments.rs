@@ -1,6 +1,7 @@
 //! Arguments of every command.
 
 use super::Outcome;
+use crate::whole_file::Taken;
 use crate::{Device, Policy, Preset, Similarity};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
     name = "apcm",
     version,
     after_help = "Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 not a store or damaged, 5 in use, \
-                  6 another codec, 7 needs recovery.\n\n\
+                  6 another codec, 7 needs recovery, 130 stopped by a signal.\n\n\
                   Examples:\n  \
                   apcm demo\n  \
                   apcm train embeddings.npy --bytes 64 --out text.codec\n  \
@@ -140,6 +141,51 @@ pub(super) struct Demo {
     pub(super) device: Device,
 }
 
+impl Command {
+    /// Whether it asks now and then if it is to go on: then a signal ends it in order, and otherwise at once.
+    pub(super) fn can_be_stopped(&self) -> bool {
+        matches!(
+            self,
+            Self::Train(_)
+                | Self::Report(_)
+                | Self::Ingest(_)
+                | Self::Recode(_)
+                | Self::Verify(_)
+                | Self::Repair(_)
+                | Self::Salvage(_)
+                | Self::Backup(_)
+                | Self::Pack(_)
+                | Self::Unpack(_)
+        )
+    }
+}
+
+/// Which records belong together.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Groups {
+    /// Every N records, one after the other, belong together (tokens of a sequence, frames of a clip): they are set aside
+    /// together
+    #[arg(long = "group", value_name = "N", conflicts_with = "group_field")]
+    pub(super) every: Option<usize>,
+    /// Records with the same value in this field of the JSONL file beside the data belong together
+    #[arg(long = "group-field", value_name = "FIELD")]
+    pub(super) group_field: Option<String>,
+}
+
+/// What happens to a file that is there already.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Force {
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+impl From<Force> for Taken {
+    fn from(force: Force) -> Self {
+        if force.force { Self::Replace } else { Self::Refuse }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Quantizer {
     /// Whichever loses least on records set aside
@@ -216,6 +262,8 @@ pub(super) struct Train {
     /// File for the codec
     #[arg(long)]
     pub(super) out: PathBuf,
+    #[command(flatten)]
+    pub(super) force: Force,
     /// How coordinates become bytes
     #[arg(long, value_enum, default_value = "auto")]
     pub(super) quantizer: Quantizer,
@@ -237,6 +285,11 @@ pub(super) struct Train {
     /// Couplings to try after the predictor
     #[arg(long)]
     pub(super) couplings: Option<usize>,
+    /// Bound of the paper preset's scales, which has none as published and can diverge on little data
+    #[arg(long, value_name = "BOUND")]
+    pub(super) scale_clamp: Option<f32>,
+    #[command(flatten)]
+    pub(super) groups: Groups,
     /// Where to compute: cpu, ndarray or wgpu
     #[arg(long, default_value = "cpu")]
     pub(super) device: Device,
@@ -256,6 +309,8 @@ pub(super) struct Report {
     /// Folder for report.html, report.json and the pictures
     #[arg(long, default_value = "apcm-report")]
     pub(super) out: PathBuf,
+    #[command(flatten)]
+    pub(super) force: Force,
     /// Use the first N training records only
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<u64>,
@@ -268,6 +323,8 @@ pub(super) struct Report {
     /// Seed of the split, the weights and the batches
     #[arg(long, default_value_t = 42)]
     pub(super) seed: u64,
+    #[command(flatten)]
+    pub(super) groups: Groups,
     /// What nearness means
     #[arg(long, value_enum, default_value = "cosine")]
     pub(super) similarity: SimilarityName,
@@ -354,7 +411,7 @@ pub(super) struct StreamRecall {
     /// One past the last record
     #[arg(long, requires = "from")]
     pub(super) to: Option<u64>,
-    /// File for the records
+    /// File for the records; who may read the store may read it
     #[arg(long)]
     pub(super) out: PathBuf,
 }
@@ -458,7 +515,7 @@ pub(super) struct Get {
     pub(super) store: PathBuf,
     /// The key
     pub(super) key: String,
-    /// File for the record, .npy
+    /// File for the record, .npy; who may read the store may read it
     #[arg(long)]
     pub(super) out: PathBuf,
 }
@@ -519,7 +576,7 @@ pub(super) struct List {
 pub(super) struct Export {
     /// The store
     pub(super) store: PathBuf,
-    /// Folder for records.npy and records.jsonl
+    /// Folder for records.npy and records.jsonl; who may read the store may read them
     #[arg(long)]
     pub(super) out: PathBuf,
 }

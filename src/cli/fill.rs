@@ -1,13 +1,12 @@
 //! Commands that write: `create`, `ingest`, `insert`, `put`, `remove`, `pin`, `policy`.
 
 use super::arguments::{Attributes, ChangePolicy, Create, Ingest, Insert, Pin, Put, Recode, Remove};
-use super::{Failure, Outcome, output};
+use super::{Failure, Outcome, interrupt, output};
 use crate::codec::{Device, load};
 use crate::error::Error;
-use crate::ingest::{Dataset, Ingest as LibraryIngest, Keys};
+use crate::ingest::{Dataset, Ingest as LibraryIngest, Keys, metadata_of};
 use crate::store::{self, Store};
 use serde_json::json;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 pub(super) fn create(arguments: &Create, json: bool) -> Outcome {
@@ -55,12 +54,14 @@ pub(super) fn ingest(arguments: &Ingest, json: bool) -> Outcome {
         .fidelity(arguments.tier.into())
         .progress(|progress| {
             bar.set_position(progress.done);
-            ControlFlow::Continue(())
+            interrupt::go_on()
         });
     if let Some(path) = &arguments.metadata {
         ingest = ingest.metadata_from(path);
     }
-    let report = ingest.run()?;
+    let report = ingest.run().map_err(Failure::stopped(|| {
+        format!("{} records are in; the same command with --resume goes on", bar.position())
+    }))?;
     bar.finish_and_clear();
     store.close()?;
     output::result(json, &report, || {
@@ -167,9 +168,12 @@ pub(super) fn recode(arguments: &Recode, json: bool) -> Outcome {
         .recode_boxed(out, codec)
         .progress(|done, _| {
             bar.set_position(done);
-            ControlFlow::Continue(())
+            interrupt::go_on()
         })
-        .run()?;
+        .run()
+        .map_err(Failure::stopped(|| {
+            format!("{} records are moved, in a partial file; the same command goes on", bar.position())
+        }))?;
     bar.finish_and_clear();
     // Not closed: where the new store took its place, the old one is a file without a name.
     drop(store);
@@ -192,7 +196,7 @@ pub(super) fn recode(arguments: &Recode, json: bool) -> Outcome {
 fn attributes(arguments: &Attributes) -> Result<store::Attributes, Error> {
     let mut attributes = store::Attributes::default().with_fidelity(arguments.tier.into());
     if let Some(text) = &arguments.metadata {
-        let metadata = serde_json::from_str(text)
+        let metadata = metadata_of(text.as_bytes())
             .map_err(|error| Error::argument("metadata", "a JSON object", format!("{text:?} ({error})")))?;
         attributes = attributes.with_metadata(metadata);
     }

@@ -7,6 +7,7 @@ use crate::filter::Filter;
 use crate::ingest::{Dataset, npy};
 use crate::pack::Pack;
 use crate::store::{Entry, Store};
+use crate::whole_file::{NewFile, Taken};
 use apcm_format::Value;
 use serde_json::json;
 use std::io::Write;
@@ -38,7 +39,8 @@ pub(super) fn get(arguments: &Get, json: bool) -> Outcome {
         Source::Pack(pack) => pack.get(key)?,
     }
     .ok_or_else(|| Failure::NoKey(arguments.key.clone()))?;
-    npy::write(&arguments.out, &memory.record.shape().dims(), memory.record.values())?;
+    let dims = memory.record.shape().dims();
+    output::array(&arguments.out, &arguments.store, &dims, memory.record.values())?;
     let document = json!({
         "id": memory.id.to_string(),
         "key": arguments.key,
@@ -148,12 +150,13 @@ pub(super) fn export(arguments: &Export, json: bool) -> Outcome {
     let out = &arguments.out;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let entries = store.iter()?.collect::<Result<Vec<_>>>()?;
+    let permissions = output::permissions_of(&arguments.store);
     let lines_path = out.join("records.jsonl");
-    let lines_file = std::fs::File::create(&lines_path).map_err(Error::io(&lines_path))?;
-    let mut lines = std::io::BufWriter::new(lines_file);
+    let new = NewFile::create(&lines_path, Taken::Replace)?;
+    let mut lines = std::io::BufWriter::new(new.file());
     let mut dims = vec![entries.len()];
     dims.extend(store.description().shape.dims());
-    let mut array = npy::Writer::create(&out.join("records.npy"), &dims)?;
+    let mut array = npy::Writer::create_as(&out.join("records.npy"), &dims, permissions.clone())?;
     let bar = output::bar(entries.len() as u64, "exporting");
     let batch = (EXPORT_VALUES / store.description().shape.values()).clamp(1, 512);
     for batch in entries.chunks(batch) {
@@ -168,6 +171,8 @@ pub(super) fn export(arguments: &Export, json: bool) -> Outcome {
     bar.finish_and_clear();
     array.finish()?;
     lines.flush().map_err(Error::io(&lines_path))?;
+    drop(lines);
+    new.finish(permissions)?;
     let document = json!({ "records": entries.len(), "out": out.display().to_string() });
     output::result(json, &document, || {
         format!("{} records in {}: records.npy, records.jsonl", entries.len(), out.display())

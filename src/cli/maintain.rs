@@ -1,7 +1,7 @@
 //! Commands that look after a file.
 
 use super::arguments::{Compact, CopyTo, Repair, Unpack, Verify};
-use super::{Failure, Outcome, output};
+use super::{Failure, Outcome, interrupt, output};
 use crate::error::Error;
 use crate::pack::Pack;
 use crate::store::{Damage, Store, VerifyReport};
@@ -32,7 +32,8 @@ pub(super) fn verify(arguments: &Verify, json: bool) -> Outcome {
         });
     }
     let bar = output::bar(0, "verifying");
-    let report = Store::verify(&arguments.store).progress(moving(&bar)).run()?;
+    let looked = Store::verify(&arguments.store).progress(moving(&bar)).run();
+    let report = looked.map_err(Failure::stopped(nothing_written))?;
     bar.finish_and_clear();
     let document = json!({
         "ok": report.ok,
@@ -56,7 +57,8 @@ pub(super) fn verify(arguments: &Verify, json: bool) -> Outcome {
 /// Plans a repair, and makes it only when told to.
 pub(super) fn repair(arguments: &Repair, json: bool) -> Outcome {
     let bar = output::bar(0, "looking");
-    let plan = Store::plan_repair(&arguments.store, moving(&bar))?;
+    let planned = Store::plan_repair(&arguments.store, moving(&bar));
+    let plan = planned.map_err(Failure::stopped(nothing_written))?;
     bar.finish_and_clear();
     let (steps, in_place, clean) = (plan.steps(), plan.in_place(), plan.is_empty());
     let lost = steps.iter().filter(|step| step.loses_a_memory).count();
@@ -81,7 +83,8 @@ pub(super) fn repair(arguments: &Repair, json: bool) -> Outcome {
 
 pub(super) fn salvage(arguments: &CopyTo, json: bool) -> Outcome {
     let bar = output::bar(0, "copying");
-    let report = Store::salvage(&arguments.store, &arguments.out, moving(&bar))?;
+    let saved = Store::salvage(&arguments.store, &arguments.out, moving(&bar));
+    let report = saved.map_err(Failure::stopped(nothing_written))?;
     bar.finish_and_clear();
     output::result(json, &report, || {
         output::table(&[
@@ -95,6 +98,10 @@ pub(super) fn salvage(arguments: &CopyTo, json: bool) -> Outcome {
     })
 }
 
+fn nothing_written() -> String {
+    "nothing was written; run it again".to_owned()
+}
+
 /// Opens a store beside other readers; a file that was not closed cleanly cannot be read only, and is recovered first.
 fn open(store: &Path) -> Result<Store, Error> {
     match Store::open_read_only(store) {
@@ -106,7 +113,8 @@ fn open(store: &Path) -> Result<Store, Error> {
 pub(super) fn pack(arguments: &CopyTo, json: bool) -> Outcome {
     let store = open(&arguments.store)?;
     let bar = output::bar(0, "packing");
-    let report = store.export_pack(&arguments.out).progress(moving(&bar)).run()?;
+    let packed = store.export_pack(&arguments.out).progress(moving(&bar)).run();
+    let report = packed.map_err(Failure::stopped(nothing_written))?;
     bar.finish_and_clear();
     output::result(json, &report, || copied(report.memories, &arguments.out, report.bytes))
 }
@@ -117,7 +125,10 @@ pub(super) fn unpack(arguments: &Unpack, json: bool) -> Outcome {
     match (&arguments.into, &arguments.out) {
         (Some(into), _) => {
             let store = Store::open(into)?;
-            let report = store.import(&pack).progress(moving(&bar)).run()?;
+            let imported = store.import(&pack).progress(moving(&bar)).run();
+            let report = imported.map_err(Failure::stopped(|| {
+                "what was imported stays; importing again adds memories without keys twice".to_owned()
+            }))?;
             store.close()?;
             bar.finish_and_clear();
             output::result(json, &report, || {
@@ -131,7 +142,8 @@ pub(super) fn unpack(arguments: &Unpack, json: bool) -> Outcome {
             })
         }
         (None, Some(out)) => {
-            let store = Store::builder().unpack(&pack, out, moving(&bar))?;
+            let unpacked = Store::builder().unpack(&pack, out, moving(&bar));
+            let store = unpacked.map_err(Failure::stopped(nothing_written))?;
             let (memories, bytes) = (store.len() as u64, store.stats()?.file_bytes);
             store.close()?;
             bar.finish_and_clear();
@@ -149,17 +161,18 @@ fn copied(memories: u64, to: &Path, bytes: u64) -> String {
 pub(super) fn backup(arguments: &CopyTo, json: bool) -> Outcome {
     let store = open(&arguments.store)?;
     let bar = output::bar(0, "copying");
-    let report = store.backup(&arguments.out).progress(moving(&bar)).run()?;
+    let copied_to = store.backup(&arguments.out).progress(moving(&bar)).run();
+    let report = copied_to.map_err(Failure::stopped(nothing_written))?;
     bar.finish_and_clear();
     output::result(json, &report, || copied(report.memories, &arguments.out, report.bytes))
 }
 
-/// Moves a bar; nothing is ever stopped by it.
+/// Moves a bar; a signal stops what moves it.
 fn moving(bar: &ProgressBar) -> impl FnMut(u64, u64) -> ControlFlow<()> + '_ {
     |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-        ControlFlow::Continue(())
+        interrupt::go_on()
     }
 }
 

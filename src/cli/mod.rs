@@ -4,6 +4,7 @@ mod arguments;
 mod demo;
 mod fill;
 mod find;
+mod interrupt;
 mod maintain;
 mod output;
 mod report;
@@ -24,6 +25,8 @@ mod exit {
     pub(super) const LOCKED: u8 = 5;
     pub(super) const CODEC_MISMATCH: u8 = 6;
     pub(super) const NEEDS_RECOVERY: u8 = 7;
+    /// What shells report of a process that SIGINT ended.
+    pub(super) const STOPPED: u8 = 130;
 }
 
 /// Why a command failed.
@@ -35,8 +38,20 @@ enum Failure {
     NoStream(String),
     /// What was found was printed: a store is damaged.
     Damaged,
+    /// A signal stopped it; how to go on.
+    Stopped(String),
     /// Standard output went away: nobody is listening, so there is nothing to say.
     Pipe,
+}
+
+impl Failure {
+    /// A command that a signal stopped says how to go on; all other errors stay what they are.
+    fn stopped(how: impl FnOnce() -> String) -> impl FnOnce(Error) -> Self {
+        |error| match error {
+            Error::Cancelled if interrupt::is_stopped() => Self::Stopped(how()),
+            other => Self::Library(other),
+        }
+    }
 }
 
 impl From<Error> for Failure {
@@ -58,6 +73,9 @@ pub fn main() -> ExitCode {
     }));
     let arguments = Arguments::parse();
     let json = arguments.json;
+    if arguments.command.can_be_stopped() {
+        interrupt::listen();
+    }
     let outcome = match arguments.command {
         Command::Demo(demo) => demo::run(&demo, json),
         Command::Train(train) => train::run(&train, json),
@@ -88,6 +106,10 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) | Err(Failure::Pipe) => ExitCode::SUCCESS,
         Err(Failure::Damaged) => ExitCode::from(exit::NOT_A_STORE),
+        Err(Failure::Stopped(how)) => {
+            eprintln!("apcm: stopped; {how}");
+            ExitCode::from(exit::STOPPED)
+        }
         Err(Failure::NoKey(key)) => {
             eprintln!("apcm: there is no memory with the key {key:?} (`apcm list` shows the keys)");
             ExitCode::from(exit::NOT_FOUND)

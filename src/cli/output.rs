@@ -1,8 +1,12 @@
 //! What goes to the terminal: results on standard output, progress on standard error and only to a terminal.
 
 use super::{Failure, Outcome};
+use crate::error::Error;
+use crate::ingest::npy;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::fs::Permissions;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 /// Prints a result: one JSON document, or the text.
 pub(super) fn result(json: bool, document: &impl serde::Serialize, text: impl FnOnce() -> String) -> Outcome {
@@ -18,6 +22,27 @@ pub(super) fn print(bytes: &[u8]) -> Outcome {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Pipe),
         Err(source) => Err(crate::Error::Io { path: "standard output".into(), source }.into()),
     }
+}
+
+/// Who may read a store: the same may read what is decoded from it.
+pub(super) fn permissions_of(store: &Path) -> Option<Permissions> {
+    let mut permissions = std::fs::metadata(store).ok()?.permissions();
+    // A pack is marked read-only, which is no word on who may read it.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        permissions.set_mode(permissions.mode() & 0o666 | 0o200);
+    }
+    #[cfg(not(unix))]
+    permissions.set_readonly(false);
+    Some(permissions)
+}
+
+/// Writes an array of what was decoded from a store.
+pub(super) fn array(out: &Path, store: &Path, dims: &[usize], values: &[f32]) -> Result<(), Error> {
+    let mut writer = npy::Writer::create_as(out, dims, permissions_of(store))?;
+    writer.push(values)?;
+    writer.finish()
 }
 
 /// A bar for `len` things, hidden where nobody looks.

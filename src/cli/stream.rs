@@ -3,7 +3,7 @@
 use super::arguments::{StreamAppend, StreamCommand, StreamList, StreamRecall, StreamRemove, StreamTree};
 use super::{Failure, Outcome, output};
 use crate::codec::Device;
-use crate::ingest::{Dataset, npy};
+use crate::ingest::Dataset;
 use crate::sequence::SweeperTree;
 use crate::store::Store;
 use serde_json::json;
@@ -74,7 +74,7 @@ fn recall(arguments: &StreamRecall, json: bool) -> Outcome {
     let mut dims = vec![recalled.len()];
     dims.extend(store.description().shape.dims());
     let values: Vec<f32> = recalled.iter().flat_map(|recalled| recalled.record.values()).copied().collect();
-    npy::write(&arguments.out, &dims, &values)?;
+    output::array(&arguments.out, &arguments.store, &dims, &values)?;
     let errors: Vec<f32> = recalled.iter().map(|recalled| recalled.error).collect();
     let document = json!({
         "stream": arguments.name,

@@ -1,17 +1,24 @@
 //! `apcm train`.
 
-use super::arguments::{PresetName, Quantizer, Train};
-use super::{Outcome, output};
-use crate::codec::{Codec, FlowCodec, Progress, QuantizerSpec, StageReport, Trained, fingerprint};
+use super::arguments::{Groups, PresetName, Quantizer, Train};
+use super::{Failure, Outcome, interrupt, output};
+use crate::codec::{
+    Codec, EndedBy, FlowCodec, Progress, QuantizerSpec, StageReport, TrainReport, Trained, fingerprint,
+};
 use crate::error::Error;
-use crate::ingest::Dataset;
+use crate::ingest::{Dataset, Sidecar};
 use crate::record::Records;
 use crate::sequence::SweeperTree;
-use std::ops::ControlFlow;
+use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 pub(super) fn run(arguments: &Train, json: bool) -> Outcome {
     let dataset = Dataset::open(&arguments.data)?;
+    if !arguments.force.force && arguments.out.exists() {
+        // Asked before the work as well.
+        return Err(Error::Exists { path: arguments.out.clone() }.into());
+    }
     let records = dataset.load_range(0..arguments.limit.unwrap_or(u64::MAX))?;
     if let Some(length) = arguments.sequence {
         return tree(arguments, &records, length, json);
@@ -59,15 +66,22 @@ pub(super) fn run(arguments: &Train, json: bool) -> Outcome {
             bar.set_length(progress.steps_max as u64);
             bar.set_position(progress.step as u64);
             bar.set_message(progress.stage.to_owned());
-            ControlFlow::Continue(())
+            interrupt::go_on()
         });
     trainer = if arguments.steps == 0 { trainer.untrained() } else { trainer.steps(arguments.steps) };
     if let Some(couplings) = arguments.couplings {
         trainer = trainer.couplings(couplings);
     }
+    if let Some(bound) = arguments.scale_clamp {
+        trainer = trainer.scale_clamp(bound);
+    }
+    if let Some(groups) = groups(&arguments.groups, &arguments.data, records.len())? {
+        trainer = trainer.groups(groups);
+    }
     let Trained { codec, report } = trainer.train()?;
     bar.finish_and_clear();
-    codec.save(&arguments.out)?;
+    warn(&report);
+    save(arguments, || codec.save(&arguments.out), || codec.save_over(&arguments.out))?;
     let image = codec.image()?.encode().map_err(Error::Format)?;
     let info = codec.info();
     let document = serde_json::json!({
@@ -109,11 +123,72 @@ pub(super) fn run(arguments: &Train, json: bool) -> Outcome {
         }
         rows.extend(report.stages.iter().map(|stage| (stage.name, said(stage))));
         output::table(&rows)
-    })
+    })?;
+    unless_stopped(arguments)
+}
+
+/// What a run that went wrong is to be told, besides its result.
+fn warn(report: &TrainReport) {
+    if report.stages.iter().any(|stage| stage.ended_by == EndedBy::Diverged && stage.accepted) {
+        eprintln!(
+            "apcm: the training diverged; --scale-clamp 0.3 bounds what the couplings multiply by, and records of a size \
+             of about 1 help more"
+        );
+    }
+}
+
+/// What each record belongs to.
+pub(super) fn groups(groups: &Groups, data: &Path, records: usize) -> Result<Option<Vec<usize>>, Error> {
+    if let Some(every) = groups.every {
+        if every == 0 {
+            return Err(Error::argument("the records of a group", "at least 1", 0));
+        }
+        return Ok(Some((0..records).map(|row| row / every).collect()));
+    }
+    let Some(field) = &groups.group_field else { return Ok(None) };
+    let path = Sidecar::beside(data).ok_or_else(|| Error::Dataset {
+        path: data.to_owned(),
+        cause: format!("groups from the field {field:?} need a JSONL file of the same name beside it"),
+    })?;
+    let mut sidecar = Sidecar::open(&path)?;
+    let mut names = HashMap::new();
+    let group = |row: usize| {
+        let values = sidecar.next_object()?;
+        let value = values.get(field).ok_or_else(|| Error::Dataset {
+            path: path.clone(),
+            cause: format!("record {row} has no field {field:?}"),
+        })?;
+        let number = names.len();
+        Ok(*names.entry(format!("{value:?}")).or_insert(number))
+    };
+    (0..records).map(group).collect::<Result<Vec<usize>, Error>>().map(Some)
+}
+
+fn save(
+    arguments: &Train,
+    new: impl FnOnce() -> Result<(), Error>,
+    over: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    if arguments.force.force { over() } else { new() }
+}
+
+/// What was trained before a signal came is kept and was written; that it could be better is said.
+fn unless_stopped(arguments: &Train) -> Outcome {
+    if !interrupt::is_stopped() {
+        return Ok(());
+    }
+    let out = arguments.out.display();
+    Err(Failure::Stopped(format!(
+        "{out} holds what was trained until then; run it again with --force for all steps"
+    )))
 }
 
 fn said(stage: &StageReport) -> String {
-    let verdict = if stage.accepted { "kept" } else { "left out: it does not pay" };
+    let verdict = match (stage.ended_by, stage.accepted) {
+        (EndedBy::Diverged, true) => "then the loss was infinite: the best weights before that are kept",
+        (_, true) => "kept",
+        (_, false) => "left out: it does not pay",
+    };
     let error = |error: Option<f64>| error.map_or("-".to_owned(), |error| format!("{error:.3e}"));
     let (before, after) = (error(stage.error_before), error(stage.error_after));
     format!("{} steps, error {before} -> {after}, {verdict}", stage.steps)
@@ -143,11 +218,12 @@ fn tree(arguments: &Train, records: &Records, length: usize, json: bool) -> Outc
             bar.set_length(steps as u64);
             bar.set_position(step as u64);
             bar.set_message(format!("level {level}, {stage}"));
-            ControlFlow::Continue(())
+            interrupt::go_on()
         })
         .train()?;
     bar.finish_and_clear();
-    trained.tree.save(&arguments.out)?;
+    let tree = &trained.tree;
+    save(arguments, || tree.save(&arguments.out), || tree.save_over(&arguments.out))?;
     let bytes = std::fs::metadata(&arguments.out).map_err(Error::io(&arguments.out))?.len();
     let document = serde_json::json!({
         "records": records.len(),
@@ -189,5 +265,6 @@ fn tree(arguments: &Train, records: &Records, length: usize, json: bool) -> Outc
             rows.extend(level.stages.iter().map(|stage| (stage.name, said(stage))));
         }
         output::table(&rows)
-    })
+    })?;
+    unless_stopped(arguments)
 }

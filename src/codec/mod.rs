@@ -29,7 +29,6 @@ use crate::error::{Error, Result};
 use crate::record::Records;
 use apcm_format::{CodecImage, Fingerprint, RecordShape, Similarity};
 use std::fmt::Debug;
-use std::path::Path;
 
 /// One encoded record.
 #[derive(Debug, Clone, PartialEq)]
@@ -160,16 +159,6 @@ pub fn load(image: &[u8], device: Device) -> Result<Box<dyn Codec>> {
         plain::KIND => Ok(Box::new(PlainCodec::from_image(&image)?)),
         _ => Err(Error::UnknownCodec { kind: image.kind }),
     }
-}
-
-/// Writes an image to a file of its own: first under a temporary name beside it, then renamed.
-pub(crate) fn save(image: &[u8], path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
-    std::io::Write::write_all(&mut file, image).map_err(Error::io(path))?;
-    file.as_file().sync_all().map_err(Error::io(path))?;
-    file.persist(path).map_err(|error| Error::io(path)(error.error))?;
-    Ok(())
 }
 
 /// Mean squared error per element and Euclidean norm, summed in `f64`.

@@ -2,6 +2,7 @@
 
 use super::kernel;
 use super::view::View;
+use crate::claim::{Refused, reserve};
 
 /// Largest magnitude of a row's integers.
 const INTEGER_MAX: f32 = 127.0;
@@ -40,14 +41,14 @@ impl ScanMatrix {
         (dims * row + 2 * size_of::<f32>() + size_of::<bool>()) as u64
     }
 
-    /// Makes room for slots below this one, once and exactly.
-    pub(crate) fn reserve(&mut self, slots: u32) {
-        let more = (slots as usize).saturating_sub(self.present.len());
-        self.rows.reserve_exact(more * self.dims);
-        self.integers.reserve_exact(more * self.dims);
-        self.scales.reserve_exact(more);
-        self.residuals.reserve_exact(more);
-        self.present.reserve_exact(more);
+    /// Takes memory for slots below this one, once and exactly.
+    pub(crate) fn reserve(&mut self, slots: u32) -> Result<(), Refused> {
+        let slots = slots as usize;
+        reserve(&mut self.rows, slots.saturating_mul(self.dims))?;
+        reserve(&mut self.integers, slots.saturating_mul(self.dims))?;
+        reserve(&mut self.scales, slots)?;
+        reserve(&mut self.residuals, slots)?;
+        reserve(&mut self.present, slots)
     }
 
     pub(crate) fn dims(&self) -> usize {

@@ -242,6 +242,11 @@ impl std::fmt::Debug for RecordReader<'_> {
 }
 
 impl RecordReader<'_> {
+    /// The next record's position.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The next records, at most `most` of them, with the position of the first; `None` at the end.
     ///
     /// # Errors

@@ -8,12 +8,14 @@ mod sidecar;
 
 pub use dataset::{Dataset, RecordReader};
 pub use sidecar::Sidecar;
+#[cfg(feature = "cli")]
+pub(crate) use sidecar::metadata_of;
 
 use crate::codec::Fidelity;
 use crate::error::{Error, Result};
 use crate::record::Records;
 use crate::store::{Attributes, Store, Transaction};
-use apcm_format::{IngestPosition, Metadata};
+use apcm_format::{IngestPosition, IngestSource, Metadata};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -145,7 +147,8 @@ impl<'a> Ingest<'a> {
         self
     }
 
-    /// Goes on where an earlier run stopped.
+    /// Goes on where an earlier run stopped, if this is the dataset that it was of: what was ingested until then is read
+    /// once more, and compared with what was noted of it.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
         self
@@ -182,29 +185,33 @@ impl<'a> Ingest<'a> {
         let name = position_name(self.dataset.path());
         let total = self.dataset.len();
         let position = |next| IngestPosition { next, total, source_bytes: self.dataset.file_len() };
-        let first = if self.resume { self.resume_from(&name)? } else { 0 };
         let mut sidecar = self.open_sidecar()?;
-        if let Some(sidecar) = &mut sidecar {
-            sidecar.skip(first)?;
-        }
-        let mut reader = self.dataset.read_from(first)?;
+        let mut consumed = Consumed { reader: self.dataset.read_from(0)?, hasher: blake3::Hasher::new() };
+        let first = match self.resume {
+            true => self.resume_from(&name, batch, &mut consumed, sidecar.as_mut())?,
+            false => 0,
+        };
+        let path = self.dataset.path().display().to_string();
         let mut report = IngestReport { first, ingested: 0, evicted: 0, mean_error: 0.0, seconds: 0.0 };
         let (store, keys, fidelity, callback) = (self.store, &self.keys, self.fidelity, &mut self.progress);
         let read = || {
-            let Some((at, records)) = reader.next_batch(batch)? else { return Ok(None) };
-            let described = (at..at + records.len() as u64)
-                .map(|row| describe(row, keys, sidecar.as_mut()))
-                .collect::<Result<Vec<_>>>()?;
-            Ok(Some((at, records, described)))
+            let Some((at, records)) = consumed.next(batch)? else { return Ok(None) };
+            let next = at + records.len() as u64;
+            let described =
+                (at..next).map(|row| describe(row, keys, sidecar.as_mut())).collect::<Result<Vec<_>>>()?;
+            let lines = lines_of(sidecar.as_ref());
+            let source = IngestSource { next, records: consumed.digest(), lines, path: path.clone() };
+            Ok(Some((records, described, source)))
         };
-        let encode = |(at, records, described): (u64, Records, Vec<Described>)| {
+        let encode = |(records, described, source): (Records, Vec<Described>, IngestSource)| {
             let mut transaction = store.begin_write();
             let attributes = described
                 .into_iter()
                 .map(|(key, values)| (key, Attributes::from(values).with_fidelity(fidelity)));
             transaction.write_all(&records, attributes)?;
-            let next = at + records.len() as u64;
+            let next = source.next;
             transaction.set_ingest_position(&name, position(next));
+            transaction.set_ingest_source(&name, source);
             Ok((next, records.len() as u64, transaction))
         };
         let commit = |(next, count, transaction): (u64, u64, Transaction<'_>)| {
@@ -225,7 +232,14 @@ impl<'a> Ingest<'a> {
         Ok(report)
     }
 
-    fn resume_from(&self, name: &str) -> Result<u64> {
+    /// Where to go on, with everything before it read again.
+    fn resume_from(
+        &self,
+        name: &str,
+        batch: usize,
+        consumed: &mut Consumed<'_>,
+        sidecar: Option<&mut Sidecar>,
+    ) -> Result<u64> {
         let Some(position) = self.store.ingest_position(name)? else { return Ok(0) };
         let (bytes, records) = (self.dataset.file_len(), self.dataset.len());
         if (position.source_bytes, position.total) != (bytes, records) {
@@ -238,7 +252,38 @@ impl<'a> Ingest<'a> {
                 format!("{records} records in {bytes} bytes"),
             ));
         }
-        Ok(position.next)
+        let next = position.next;
+        let source = self.store.ingest_source(name)?.filter(|source| source.next == next);
+        let Some(source) = source else {
+            let expected = format!("one that says which {next} records were put in");
+            return Err(Error::argument(
+                "a position to go on from",
+                expected,
+                "one of an older version, which does not; ingest without resuming (with keys that replaces what is there)",
+            ));
+        };
+        while consumed.position() < next {
+            let left = usize::try_from(next - consumed.position()).unwrap_or(usize::MAX);
+            if consumed.next(batch.min(left))?.is_none() {
+                break;
+            }
+        }
+        // Who goes on without metadata has none to compare.
+        let mut lines = source.lines;
+        if let Some(sidecar) = sidecar {
+            sidecar.skip(next)?;
+            lines = sidecar.digest();
+        }
+        let differs = match (consumed.digest() == source.records, lines == source.lines) {
+            (true, true) => return Ok(next),
+            (false, _) => "records",
+            (true, false) => "lines of metadata",
+        };
+        Err(Error::argument(
+            "a dataset to go on with",
+            format!("the one whose first {next} records were ingested from {}", source.path),
+            format!("other {differs} in {}", self.dataset.path().display()),
+        ))
     }
 
     fn open_sidecar(&self) -> Result<Option<Sidecar>> {
@@ -257,6 +302,36 @@ impl<'a> Ingest<'a> {
             (None, _) => Ok(None),
         }
     }
+}
+
+/// Records on their way into a store, and a name for all that went before.
+struct Consumed<'a> {
+    reader: RecordReader<'a>,
+    hasher: blake3::Hasher,
+}
+
+impl Consumed<'_> {
+    fn position(&self) -> u64 {
+        self.reader.position()
+    }
+
+    fn next(&mut self, most: usize) -> Result<Option<(u64, Records)>> {
+        let batch = self.reader.next_batch(most)?;
+        if let Some((_, records)) = &batch {
+            let bytes: Vec<u8> = records.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+            self.hasher.update(&bytes);
+        }
+        Ok(batch)
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        *self.hasher.finalize().as_bytes()
+    }
+}
+
+/// Names the lines of metadata that were read; none, where there are none.
+fn lines_of(sidecar: Option<&Sidecar>) -> [u8; 32] {
+    sidecar.map_or_else(|| *blake3::hash(&[]).as_bytes(), Sidecar::digest)
 }
 
 /// Key and values of a record.

@@ -5,6 +5,8 @@
 
 use super::dataset::{Element, Header};
 use crate::error::{Error, Result};
+use crate::whole_file::{self, NewFile, Taken};
+use std::fs::Permissions;
 use std::io::Write;
 use std::path::Path;
 
@@ -84,7 +86,7 @@ fn shape(text: &str) -> Result<Vec<usize>, String> {
         .collect()
 }
 
-/// Writes an `f32` array.
+/// Writes an `f32` array. A file of that name is replaced when the array is whole.
 ///
 /// # Errors
 /// [`Io`](Error::Io).
@@ -98,16 +100,25 @@ pub fn write(path: &Path, dims: &[usize], values: &[f32]) -> Result<()> {
 #[derive(Debug)]
 pub struct Writer {
     path: std::path::PathBuf,
+    new: NewFile,
+    /// The same file.
     file: std::io::BufWriter<std::fs::File>,
+    permissions: Option<Permissions>,
     left: usize,
 }
 
 impl Writer {
-    /// Starts an array with these axes.
+    /// Starts an array with these axes. The file gets its name when it is [finished](Self::finish), and replaces one that has
+    /// it.
     ///
     /// # Errors
     /// [`Io`](Error::Io).
     pub fn create(path: &Path, dims: &[usize]) -> Result<Self> {
+        Self::create_as(path, dims, whole_file::usual_permissions())
+    }
+
+    /// The same, with a word on who may read it.
+    pub(crate) fn create_as(path: &Path, dims: &[usize], permissions: Option<Permissions>) -> Result<Self> {
         let tuple = match dims {
             [one] => format!("({one},)"),
             _ => format!("({})", dims.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
@@ -121,9 +132,10 @@ impl Writer {
         head.extend_from_slice(&[1, 0]);
         head.extend_from_slice(&(text.len() as u16).to_le_bytes());
         head.extend_from_slice(text.as_bytes());
-        let file = std::fs::File::create(path).map_err(Error::io(path))?;
-        let mut writer =
-            Self { path: path.to_owned(), file: std::io::BufWriter::new(file), left: dims.iter().product() };
+        let new = NewFile::create(path, Taken::Replace)?;
+        let file = std::io::BufWriter::new(new.file().try_clone().map_err(Error::io(path))?);
+        let left = dims.iter().product();
+        let mut writer = Self { path: path.to_owned(), new, file, permissions, left };
         writer.file.write_all(&head).map_err(Error::io(path))?;
         Ok(writer)
     }
@@ -148,7 +160,8 @@ impl Writer {
         if self.left > 0 {
             return Err(Error::argument("the values of an array", format!("{} more", self.left), 0));
         }
-        self.file.flush().map_err(Error::io(&self.path))
+        self.file.flush().map_err(Error::io(&self.path))?;
+        self.new.finish(self.permissions)
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Sidecar {
     lines: Box<dyn BufRead + Send>,
     /// Lines read so far.
     line: u64,
+    /// Of all of them.
+    hasher: blake3::Hasher,
 }
 
 impl fmt::Debug for Sidecar {
@@ -35,7 +37,7 @@ impl Sidecar {
         let packed = file.fill_buf().map_err(Error::io(path))?.starts_with(&[0x1f, 0x8b]);
         let lines: Box<dyn BufRead + Send> =
             if packed { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
-        Ok(Self { path: path.to_owned(), lines, line: 0 })
+        Ok(Self { path: path.to_owned(), lines, line: 0, hasher: blake3::Hasher::new() })
     }
 
     /// The JSONL file of the same name beside a dataset, if there is one.
@@ -63,8 +65,8 @@ impl Sidecar {
     /// [`Dataset`](Error::Dataset) at the end, and for a line that is not an object, with its number.
     pub fn next_object(&mut self) -> Result<Metadata> {
         let line = self.next_line()?;
-        serde_json::from_slice(&line)
-            .map_err(|error| self.fail(format!("line {}: a JSON object was expected: {error}", self.line)))
+        metadata_of(&line)
+            .map_err(|cause| self.fail(format!("line {}: a JSON object was expected: {cause}", self.line)))
     }
 
     fn next_line(&mut self) -> Result<Vec<u8>> {
@@ -78,12 +80,58 @@ impl Sidecar {
             return Err(self.fail(format!("line {} is longer than {LINE_LEN_MAX} bytes", self.line + 1)));
         }
         self.line += 1;
+        self.hasher.update(&line);
         Ok(line)
+    }
+
+    /// Names the lines that were read.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        *self.hasher.finalize().as_bytes()
     }
 
     fn fail(&self, cause: String) -> Error {
         Error::Dataset { path: self.path.clone(), cause }
     }
+}
+
+/// Metadata from a JSON object. A whole number that cannot be kept to the digit is refused: JSON readers make a float of one
+/// that is longer than their integers, and say nothing.
+pub(crate) fn metadata_of(json: &[u8]) -> Result<Metadata, String> {
+    let metadata = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    match overlong_integer(json) {
+        None => Ok(metadata),
+        Some(number) => Err(format!(
+            "whole numbers from {} to {} are kept, found {number}; write it as text",
+            i64::MIN,
+            i64::MAX
+        )),
+    }
+}
+
+/// The first whole number of a JSON text that is none of 64 bits.
+fn overlong_integer(json: &[u8]) -> Option<String> {
+    let mut at = 0;
+    while let Some(&byte) = json.get(at) {
+        match byte {
+            b'"' => {
+                at += 1;
+                while json.get(at).is_some_and(|&byte| byte != b'"') {
+                    at += if json[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let number = json[at..].iter().take_while(|byte| b"+-.eE0123456789".contains(byte));
+                let number = String::from_utf8_lossy(&json[at..at + number.count()]).into_owned();
+                if !number.contains(['.', 'e', 'E']) && number.parse::<i64>().is_err() {
+                    return Some(number);
+                }
+                at += number.len();
+            }
+            _ => at += 1,
+        }
+    }
+    None
 }
 
 /// The key that a field holds: text as it is, a whole number in decimal.

@@ -1,5 +1,6 @@
 //! The bytes of a pack: mapped, or read into memory.
 
+use crate::claim::reserve;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use std::fs::{File, Metadata};
@@ -49,12 +50,7 @@ impl Bytes {
     fn read(mut file: File, path: &Path, needed: u64) -> Result<Self> {
         let mut words: Vec<u64> = Vec::new();
         let len = usize::try_from(needed).unwrap_or(usize::MAX);
-        let limit = isize::MAX as u64;
-        words.try_reserve_exact(len.div_ceil(8)).map_err(|_| Error::MemoryLimit {
-            what: "the pack",
-            needed,
-            limit,
-        })?;
+        reserve(&mut words, len.div_ceil(8)).map_err(Error::memory("the pack"))?;
         words.resize(len.div_ceil(8), 0);
         file.read_exact(&mut bytemuck::cast_slice_mut(&mut words)[..len]).map_err(Error::io(path))?;
         Ok(Self::InMemory { words, len })

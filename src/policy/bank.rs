@@ -1,5 +1,6 @@
 //! Which slots hold a memory.
 
+use crate::claim::{Refused, reserve};
 use std::collections::BTreeSet;
 
 /// What the policy knows of an occupied slot.
@@ -13,6 +14,8 @@ pub(crate) struct Occupant {
     pub(crate) damaged: bool,
     /// Counts as free from this second on.
     pub(crate) expires_at: Option<u32>,
+    /// It is a part of a stream that the next append goes on with.
+    pub(crate) open: bool,
 }
 
 impl Occupant {
@@ -41,9 +44,13 @@ impl Bank {
         Self { capacity, slots: Vec::new(), free: BTreeSet::new(), expiring: BTreeSet::new(), pinned: 0 }
     }
 
-    /// Makes room for slots below this one, once and exactly.
-    pub(crate) fn reserve(&mut self, slots: u32) {
-        self.slots.reserve_exact((slots as usize).saturating_sub(self.slots.len()));
+    /// Takes memory for slots below this one, once and exactly.
+    pub(crate) fn reserve(&mut self, slots: u32) -> Result<(), Refused> {
+        reserve(&mut self.slots, slots as usize)
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     pub(crate) fn occupied(&self) -> u32 {

@@ -9,17 +9,16 @@
 //!   the store's policy says (`rule.rs`).
 //! - A pinned or damaged slot is never a victim.
 //! - What a transaction has written makes room only when nothing else is left.
+//! - A part of a stream that was just appended to leaves only after everything that was there before.
 //! - Over a byte budget residuals leave before memories.
 
 mod bank;
-mod budget;
 mod hot;
 mod planner;
 mod rule;
 mod victims;
 
 pub(crate) use bank::{Bank, Occupant};
-pub(crate) use budget::{Held, OverBudget, Relief, relieve};
 pub(crate) use hot::Hot;
 pub(crate) use planner::{AllPinned, Placement, Planned, Planner, Usage};
 pub(crate) use rule::Rule;

@@ -40,6 +40,11 @@ pub(crate) trait Usage {
     fn replaced(&self, rank: u64, seq: u64) -> u64;
     /// All that may go, in the order of ranks that are at most those.
     fn victims(&self) -> &Victims;
+    /// Those among them that have a residual, in the same order.
+    fn with_residuals(&self) -> &Victims;
+    /// The oldest write that still counts as recent: a part that a stream goes on with leaves only after everything else
+    /// if it was written then or later.
+    fn recent(&self) -> u64;
 }
 
 /// Plans placements over a bank that does not change meanwhile.
@@ -56,12 +61,46 @@ pub(crate) struct Planner<'a, U> {
     freed: BTreeSet<u32>,
     /// Free slots of the bank below this one are taken.
     cursor: u32,
-    /// Victims among what was there before, as far as nobody has looked at them.
-    listed: Option<Peekable<Copied<btree_set::Iter<'a, Standing>>>>,
-    /// Possible victims that are not where the list has them: read since, unpinned, or written by an earlier transaction.
-    unlisted: BinaryHeap<Reverse<Standing>>,
+    /// Victims among what was there before, and those that are not where the list has them: read since, unpinned, or
+    /// written by an earlier transaction.
+    victims: Order<'a>,
+    /// The same of those that have a residual; only what was there before the commit.
+    with_residuals: Order<'a>,
+    /// Parts that came up and are being appended to: they leave after everything else that was there before.
+    under_way: BinaryHeap<Reverse<Standing>>,
     /// What the transaction has written, lowest rank first. What was written over since stays, and is passed over.
     written: BinaryHeap<Reverse<Standing>>,
+}
+
+/// Standings in the order of true ranks, each once: a list in the order of ranks as they were, and what is not where the list
+/// has it.
+#[derive(Default)]
+struct Order<'a> {
+    /// Asked for when the first of them is: many a store never needs it.
+    listed: Option<Peekable<Copied<btree_set::Iter<'a, Standing>>>>,
+    unlisted: BinaryHeap<Reverse<Standing>>,
+}
+
+impl<'a> Order<'a> {
+    fn push(&mut self, standing: Standing) {
+        self.unlisted.push(Reverse(standing));
+    }
+
+    fn next<U: Usage>(&mut self, usage: &'a U, list: impl FnOnce(&'a U) -> &'a Victims) -> Option<Standing> {
+        let listed = self.listed.get_or_insert_with(|| list(usage).iter().copied().peekable());
+        while let Some(&(rank, seq, slot)) = listed.peek() {
+            if self.unlisted.peek().is_some_and(|&Reverse(first)| first < (rank, seq, slot)) {
+                break;
+            }
+            listed.next();
+            let now = usage.rank(slot);
+            if now <= rank {
+                return Some((rank, seq, slot));
+            }
+            self.unlisted.push(Reverse((now, seq, slot)));
+        }
+        self.unlisted.pop().map(|Reverse(first)| first)
+    }
 }
 
 /// What a commit has made of a slot.
@@ -96,15 +135,17 @@ impl<'a, U: Usage> Planner<'a, U> {
             transaction: 1,
             freed: BTreeSet::new(),
             cursor: 0,
-            listed: None,
-            unlisted: BinaryHeap::new(),
+            victims: Order::default(),
+            with_residuals: Order::default(),
+            under_way: BinaryHeap::new(),
             written: BinaryHeap::new(),
         }
     }
 
     /// Begins the next transaction of the commit: what was written so far is there before it.
     pub(crate) fn next_transaction(&mut self) {
-        self.unlisted.append(&mut self.written);
+        self.with_residuals.unlisted.extend(self.written.iter().copied());
+        self.victims.unlisted.append(&mut self.written);
         self.transaction += 1;
     }
 
@@ -167,15 +208,18 @@ impl<'a, U: Usage> Planner<'a, U> {
             self.write(slot, changed, rank, false);
         } else {
             self.changed.entry(slot).or_default().occupant = Some(changed);
-            self.unlisted.push(Reverse((rank, occupant.seq, slot)));
+            self.victims.push((rank, occupant.seq, slot));
+            self.with_residuals.push((rank, occupant.seq, slot));
         }
     }
 
-    /// All occupants as the transaction sees them.
-    pub(crate) fn occupied(&self) -> impl Iterator<Item = (u32, Occupant)> {
-        let untouched = self.bank.iter().filter(|(slot, _)| !self.changed.contains_key(slot));
-        let changed = self.changed.iter().filter_map(|(&slot, change)| Some((slot, change.occupant?)));
-        untouched.chain(changed)
+    /// Changes whether a slot holds a part that a stream goes on with.
+    pub(crate) fn set_open(&mut self, slot: u32, open: bool) {
+        if let Some(occupant) = self.get(slot).filter(|occupant| occupant.open != open) {
+            self.changed.entry(slot).or_default().occupant = Some(Occupant { open, ..occupant });
+            // It may have come up already, and been put off.
+            self.victims.push((self.rank(slot), occupant.seq, slot));
+        }
     }
 
     /// All changes.
@@ -204,41 +248,64 @@ impl<'a, U: Usage> Planner<'a, U> {
     }
 
     fn evict(&mut self) -> Option<Placement> {
-        while let Some((_, seq, slot)) = self.next_victim() {
-            // Entries go stale when the commit writes, empties or pins their slot; they are dropped here.
-            if let Some(victim) = self.victim(slot, seq).filter(|_| !self.is_fresh(slot)) {
-                return Some(Placement::Evict { slot, victim, count: self.count(slot) });
+        let (slot, victim) = self.next_victim().or_else(|| {
+            while let Some(Reverse((_, seq, slot))) = self.written.pop() {
+                if let Some(victim) = self.victim(slot, seq) {
+                    return Some((slot, victim));
+                }
+            }
+            None
+        })?;
+        Some(Placement::Evict { slot, victim, count: self.count(slot) })
+    }
+
+    /// The next victim among what was there before the transaction: the lowest rank, the oldest among equals, and parts
+    /// that are under way last. Each is given once.
+    pub(crate) fn next_victim(&mut self) -> Option<(u32, Occupant)> {
+        let (usage, recent) = (self.usage, self.usage.recent());
+        // Entries go stale when the commit writes, empties or pins their slot; they are dropped here.
+        while let Some(standing @ (_, seq, slot)) = self.victims.next(usage, Usage::victims) {
+            match self.victim(slot, seq).filter(|_| !self.is_fresh(slot)) {
+                Some(victim) if victim.open && seq >= recent => self.under_way.push(Reverse(standing)),
+                Some(victim) => return Some((slot, victim)),
+                None => {}
             }
         }
-        while let Some(Reverse((_, seq, slot))) = self.written.pop() {
-            if let Some(victim) = self.victim(slot, seq) {
-                return Some(Placement::Evict { slot, victim, count: self.count(slot) });
+        while let Some(Reverse((_, seq, slot))) = self.under_way.pop() {
+            if let Some(victim) = self.victim(slot, seq).filter(|_| !self.is_fresh(slot)) {
+                return Some((slot, victim));
             }
         }
         None
     }
 
+    /// The next slot that may have a residual to give up, of those that were there before the transaction, in the order of
+    /// victims.
+    pub(crate) fn next_residual(&mut self) -> Option<u32> {
+        let usage = self.usage;
+        loop {
+            let (_, seq, slot) = self.with_residuals.next(usage, Usage::with_residuals)?;
+            if self.victim(slot, seq).is_some() && !self.is_fresh(slot) {
+                return Some(slot);
+            }
+        }
+    }
+
+    /// Slots that the transaction has written and that may give something up, in the order of victims.
+    pub(crate) fn fresh(&self) -> Vec<u32> {
+        let fresh = self.changed.iter().filter(|(_, change)| change.written_by == self.transaction);
+        let standing = |(&slot, change): (&u32, &Change)| {
+            let occupant = change.occupant.filter(Occupant::may_go)?;
+            Some((change.rank?, occupant.seq, slot))
+        };
+        let mut standings: Vec<Standing> = fresh.filter_map(standing).collect();
+        standings.sort_unstable();
+        standings.into_iter().map(|(_, _, slot)| slot).collect()
+    }
+
     /// The occupant of a slot, if it is still the one that this write put there, and may go.
     fn victim(&self, slot: u32, seq: u64) -> Option<Occupant> {
         self.get(slot).filter(|victim| victim.seq == seq && victim.may_go())
-    }
-
-    /// The next in the order of true ranks, of those nobody has looked at.
-    fn next_victim(&mut self) -> Option<Standing> {
-        let usage = self.usage;
-        let listed = self.listed.get_or_insert_with(|| usage.victims().iter().copied().peekable());
-        while let Some(&(rank, seq, slot)) = listed.peek() {
-            if self.unlisted.peek().is_some_and(|&Reverse(first)| first < (rank, seq, slot)) {
-                break;
-            }
-            listed.next();
-            let now = usage.rank(slot);
-            if now <= rank {
-                return Some((rank, seq, slot));
-            }
-            self.unlisted.push(Reverse((now, seq, slot)));
-        }
-        self.unlisted.pop().map(|Reverse(first)| first)
     }
 
     fn write(&mut self, slot: u32, occupant: Occupant, rank: u64, reset: bool) {
@@ -262,7 +329,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn occupant(seq: u64) -> Occupant {
-        Occupant { seq, pinned: false, damaged: false, expires_at: None }
+        Occupant { seq, pinned: false, damaged: false, expires_at: None, open: false }
     }
 
     fn full(counts: &[u32]) -> Bank {
@@ -273,17 +340,20 @@ mod tests {
         bank
     }
 
+    /// Parts under way that were written before are victims like all others.
+    const RECENT: u64 = 5;
+
     /// Counts as they are, and as they were when the victims were put in order.
     struct Counts(Vec<u32>, Victims);
 
     impl Counts {
         fn of(bank: &Bank, counts: &[u32]) -> Self {
-            Self(counts.to_vec(), Victims::of(bank, |slot| counts[slot as usize].into()))
+            Self(counts.to_vec(), Victims::of(bank.iter(), |slot| counts[slot as usize].into()))
         }
 
         /// Of a bank whose counts have grown since.
         fn grown(bank: &Bank, before: &[u32], counts: &[u32]) -> Self {
-            Self(counts.to_vec(), Victims::of(bank, |slot| before[slot as usize].into()))
+            Self(counts.to_vec(), Victims::of(bank.iter(), |slot| before[slot as usize].into()))
         }
     }
 
@@ -306,6 +376,14 @@ mod tests {
 
         fn victims(&self) -> &Victims {
             &self.1
+        }
+
+        fn with_residuals(&self) -> &Victims {
+            &self.1
+        }
+
+        fn recent(&self) -> u64 {
+            RECENT
         }
     }
 
@@ -362,6 +440,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Op {
         Place(bool),
+        Open(u32, bool),
         Remove(u32),
         Pin(u32, bool),
         Replace(u32),
@@ -372,6 +451,7 @@ mod tests {
         prop_oneof![
             4 => prop::bool::weighted(0.2).prop_map(Op::Place),
             1 => (0_u32..8).prop_map(Op::Remove),
+            2 => (0_u32..8, prop::bool::weighted(0.7)).prop_map(|(slot, open)| Op::Open(slot, open)),
             1 => (0_u32..8, any::<bool>()).prop_map(|(slot, pinned)| Op::Pin(slot, pinned)),
             1 => (0_u32..8).prop_map(Op::Replace),
             1 => Just(Op::Next),
@@ -406,10 +486,12 @@ mod tests {
                         let least = plain
                             .iter()
                             .enumerate()
-                            .filter_map(|(slot, held)| held.map(|(o, count, new)| (new, count, o.seq, slot, o)))
+                            .filter_map(|(slot, held)| held.map(|(o, count, new)| (new, count, slot, o)))
                             .filter(|(.., o)| !o.pinned)
-                            .min_by_key(|&(new, count, seq, ..)| (new, count, seq));
-                        let expected = free.or(least.map(|(_, _, _, slot, _)| slot));
+                            .min_by_key(|&(new, count, _, o)| {
+                                (new, !new && o.open && o.seq >= RECENT, count, o.seq)
+                            });
+                        let expected = free.or(least.map(|(_, _, slot, _)| slot));
                         prop_assert_eq!(planner.place(new).ok().map(|p| p.slot() as usize), expected);
                         if let Some(slot) = expected {
                             plain[slot] = Some((new, 0, true));
@@ -423,6 +505,12 @@ mod tests {
                     Op::Next => {
                         planner.next_transaction();
                         plain.iter_mut().flatten().for_each(|(_, _, new)| *new = false);
+                    }
+                    Op::Open(slot, open) => {
+                        planner.set_open(slot, open);
+                        if let Some((occupant, ..)) = &mut plain[slot as usize] {
+                            occupant.open = open;
+                        }
                     }
                     Op::Pin(slot, pinned) => {
                         planner.pin(slot, pinned);

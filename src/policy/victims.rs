@@ -1,6 +1,6 @@
 //! Who leaves next, kept in order from commit to commit.
 
-use super::bank::{Bank, Occupant};
+use super::bank::Occupant;
 use std::collections::BTreeSet;
 use std::collections::btree_set;
 
@@ -16,10 +16,10 @@ pub(super) type Standing = (u64, u64, u32);
 pub(crate) struct Victims(BTreeSet<Standing>);
 
 impl Victims {
-    /// Of a whole bank. Cost: one sort.
-    pub(crate) fn of(bank: &Bank, rank: impl Fn(u32) -> u64) -> Self {
+    /// Of these occupants. Cost: one sort.
+    pub(crate) fn of(occupants: impl Iterator<Item = (u32, Occupant)>, rank: impl Fn(u32) -> u64) -> Self {
         Self(
-            bank.iter()
+            occupants
                 .filter(|(_, occupant)| occupant.may_go())
                 .map(|(slot, occupant)| (rank(slot), occupant.seq, slot))
                 .collect(),

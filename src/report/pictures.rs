@@ -4,6 +4,7 @@ use crate::codec::StageReport;
 use crate::error::{Error, Result};
 use crate::record::Records;
 use crate::summary::ErrorSummary;
+use crate::whole_file::{self, Taken};
 use embedded_graphics::mono_font::{MonoTextStyle, ascii::FONT_6X10};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
@@ -29,13 +30,14 @@ impl Canvas {
 
     fn save(&self, path: &Path) -> Result<()> {
         let failed = |error: png::EncodingError| Error::Io { path: path.to_owned(), source: error.into() };
-        let file = std::fs::File::create(path).map_err(Error::io(path))?;
-        let mut encoder = png::Encoder::new(std::io::BufWriter::new(file), self.width, self.height);
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, self.width, self.height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
         let mut writer = encoder.write_header().map_err(failed)?;
         writer.write_image_data(&self.pixels).map_err(failed)?;
-        writer.finish().map_err(failed)
+        writer.finish().map_err(failed)?;
+        whole_file::write_as(path, &bytes, Taken::Replace, whole_file::usual_permissions())
     }
 }
 

@@ -4,6 +4,7 @@ use super::tree::{LEVELS_MAX, Level, SweeperTree};
 use crate::codec::flow::pairs::Expectation;
 use crate::codec::{Codec, Device, FlowCodec};
 use crate::error::{Error, Result};
+use crate::whole_file::{self, Taken};
 use apcm_format::{CodecImage, DecodeError, ElementType, NamedTensor, TreeConfig};
 use std::path::Path;
 
@@ -78,12 +79,20 @@ impl SweeperTree {
         Ok(Self { levels })
     }
 
-    /// Writes the tree to a file of its own: first under a temporary name beside it, then renamed.
+    /// Writes the tree to a new file of its own: under that name there is all of it or nothing, durably.
     ///
     /// # Errors
-    /// [`Io`](Error::Io); an older file of that name stays as it was.
+    /// [`Exists`](Error::Exists), [`Io`](Error::Io); an older file of that name stays as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        crate::codec::save(&self.image()?.encode()?, path.as_ref())
+        whole_file::write(path.as_ref(), &self.image()?.encode()?, Taken::Refuse)
+    }
+
+    /// The same in the place of an older file, which stays as it was until the new one is whole.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io).
+    pub fn save_over(&self, path: impl AsRef<Path>) -> Result<()> {
+        whole_file::write(path.as_ref(), &self.image()?.encode()?, Taken::Replace)
     }
 
     /// Loads a tree from a file that [`save`](Self::save) wrote.

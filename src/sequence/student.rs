@@ -7,6 +7,7 @@ use crate::codec::train::recurrence::{Lessons, Trajectories, teach};
 use crate::codec::{Device, StageReport};
 use crate::error::{Error, Result};
 use crate::record::{Record, Records};
+use crate::whole_file::{self, Taken};
 use apcm_format::CodecImage;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -260,12 +261,20 @@ impl Student {
         Ok(Self { recurrence, empty })
     }
 
-    /// Writes the student to a file of its own: first under a temporary name beside it, then renamed.
+    /// Writes the student to a new file of its own: under that name there is all of it or nothing, durably.
     ///
     /// # Errors
-    /// [`Io`](Error::Io); an older file of that name stays as it was.
+    /// [`Exists`](Error::Exists), [`Io`](Error::Io); an older file of that name stays as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        crate::codec::save(&self.image()?.encode()?, path.as_ref())
+        whole_file::write(path.as_ref(), &self.image()?.encode()?, Taken::Refuse)
+    }
+
+    /// The same in the place of an older file, which stays as it was until the new one is whole.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io).
+    pub fn save_over(&self, path: impl AsRef<Path>) -> Result<()> {
+        whole_file::write(path.as_ref(), &self.image()?.encode()?, Taken::Replace)
     }
 
     /// Loads a student from a file that [`save`](Self::save) wrote.

@@ -4,9 +4,9 @@ use super::file::{self, Contents, Handle};
 use super::flusher::Flusher;
 use super::group::Group;
 use super::guard::guarded;
-use super::holder::Note;
 use super::load::load;
 use super::medium::{Medium, Shared};
+use super::read::Snapshot;
 use super::tables::{STATE, meta_place};
 use super::{Inner, Store};
 use crate::clock::{self, Clock};
@@ -21,9 +21,9 @@ use redb::StorageBackend;
 use std::fs::Permissions;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
-/// Memory that opening may take where nothing was said: this, or so many times the file's length.
+/// Memory that opening may take where nothing was said: this, or so many times what the file takes on the disk.
 const MEMORY_LIMIT: u64 = 1 << 30;
 const MEMORY_PER_FILE_BYTE: u64 = 256;
 
@@ -48,7 +48,8 @@ pub struct StoreBuilder {
     policy: Policy,
     pub(super) byte_budget: Option<u64>,
     memory_limit: Option<u64>,
-    permissions: Option<Permissions>,
+    pub(super) permissions: Option<Permissions>,
+    aborts: bool,
     pub(super) device: Device,
     clock: Clock,
 }
@@ -72,6 +73,7 @@ impl StoreBuilder {
             byte_budget: None,
             memory_limit: None,
             permissions: None,
+            aborts: false,
             device: Device::default(),
             clock: clock::system(),
         }
@@ -92,8 +94,8 @@ impl StoreBuilder {
 
     /// Most bytes of memory that opening a store may take for its codec, search vectors and occupancy.
     ///
-    /// By default 1 GiB, or 256 times the length of the file where that is more: then a small file from a stranger cannot
-    /// ask for more than a gibibyte. Pages are read beside that, through a cache of 64 MiB. A store of short codes and long
+    /// By default 1 GiB, or 256 times what the file takes on the disk where that is more: then a small file from a stranger, or one
+    /// that is long and mostly holes, cannot ask for more than a gibibyte. Pages are read beside that, through a cache of 64 MiB. A store of short codes and long
     /// search vectors may need more than that once it is large; its error names both numbers.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
@@ -103,6 +105,15 @@ impl StoreBuilder {
     /// Who may read and write a new store's file; its owner alone by default.
     pub fn permissions(mut self, permissions: Permissions) -> Self {
         self.permissions = Some(permissions);
+        self
+    }
+
+    /// Opens stores in a program that is built with `panic = "abort"` too, which is refused otherwise.
+    ///
+    /// The database can panic on a malformed page. That becomes an error here, in a program whose panics unwind; in one whose
+    /// panics abort, a damaged file ends the process.
+    pub fn accept_aborts(mut self) -> Self {
+        self.aborts = true;
         self
     }
 
@@ -181,7 +192,7 @@ impl StoreBuilder {
         self.create_in(Medium::File(path.to_owned()), codec)
     }
 
-    fn create_in(self, medium: Medium, codec: Box<dyn Codec>) -> Result<Store> {
+    pub(super) fn create_in(self, medium: Medium, codec: Box<dyn Codec>) -> Result<Store> {
         if self.capacity == 0 || self.capacity > limits::CAPACITY_MAX {
             return Err(Error::argument(
                 "the capacity",
@@ -190,6 +201,7 @@ impl StoreBuilder {
             ));
         }
         super::policy::check(self.policy)?;
+        self.check_panics(cfg!(panic = "abort"))?;
         if self.byte_budget == Some(0) {
             return Err(Error::argument("the byte budget", "at least 1", 0));
         }
@@ -251,13 +263,25 @@ impl StoreBuilder {
     /// As [`Store::open_read_only`].
     pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();
+        self.check_panics(cfg!(panic = "abort"))?;
         let opened = file::open_read_only(path)?;
         self.finish(Medium::File(path.to_owned()), opened, None)
     }
 
     fn open_in(self, medium: Medium, codec: Option<Box<dyn Codec>>) -> Result<Store> {
+        self.check_panics(cfg!(panic = "abort"))?;
         let opened = file::open_writable(&medium)?;
         self.finish(medium, opened, codec)
+    }
+
+    /// Whether a panic of the database can be caught in this program.
+    fn check_panics(&self, abort: bool) -> Result<()> {
+        if !abort || self.aborts {
+            return Ok(());
+        }
+        let expected = "unwind, so that a panic of the database on a damaged page is an error (StoreBuilder::accept_aborts \
+                        does without)";
+        Err(Error::argument("what a panic of this program does", expected, "abort"))
     }
 
     fn finish(
@@ -266,7 +290,7 @@ impl StoreBuilder {
         (handle, header): (Handle, StoreHeader),
         codec: Option<Box<dyn Codec>>,
     ) -> Result<Store> {
-        let file_bytes = medium.len()?;
+        let file_bytes = medium.allocated()?;
         let by_default = MEMORY_LIMIT.max(file_bytes.saturating_mul(MEMORY_PER_FILE_BYTE));
         let limit = self.memory_limit.unwrap_or(by_default);
         let image = guarded("read the codec", || file::read_codec(&handle.begin_read()?, &header, limit))?;
@@ -298,9 +322,13 @@ impl StoreBuilder {
             }
             _ => Ok(()),
         };
-        let live = guarded("load the store", || load(&handle, &header, codec.as_ref(), left))?;
+        let mut live = guarded("load the store", || load(&handle, &header, codec.as_ref(), left))?;
+        match guarded("begin a read", || Snapshot::of(&handle)) {
+            Ok(snapshot) => live.publish(snapshot),
+            // A reader may have what can be read.
+            Err(error) => handle.writable().map_or(Ok(()), |_| Err(error))?,
+        }
         let writable = handle.writable().is_ok();
-        let note = medium.path().filter(|_| writable).and_then(Note::leave);
         let inner = Arc::new(Inner {
             medium,
             header,
@@ -311,12 +339,62 @@ impl StoreBuilder {
             writer: Mutex::new(()),
             group: Group::default(),
             poisoned: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
             signal: Arc::default(),
             clock: self.clock,
-            _note: note,
             streams: super::stream::Streams::new(self.device, limit),
         });
         let flusher = if writable { Some(Flusher::start(&inner)?) } else { None };
         Ok(Store { inner, flusher })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claim::hook::refuse;
+    use crate::codec::PlainCodec;
+    use crate::record::Record;
+
+    #[test]
+    fn a_program_whose_panics_abort_is_told() {
+        let error = Store::builder().check_panics(true).unwrap_err();
+        assert!(error.to_string().contains("accept_aborts"), "{error}");
+        Store::builder().accept_aborts().check_panics(true).unwrap();
+        Store::builder().check_panics(false).unwrap();
+    }
+
+    /// Every allocation whose size comes from the file, refused in turn: an error, and nothing is lost.
+    #[test]
+    fn memory_that_is_refused_is_an_error_and_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memory.apcm");
+        let builder = || Store::builder().capacity(50).policy(Policy::Lru);
+        let store = builder().create(&path, PlainCodec::new(&[3], 3).unwrap()).unwrap();
+        for i in 0..40 {
+            store.insert(&Record::vector(vec![1.0, i as f32, 2.0]).unwrap()).unwrap();
+        }
+        let pack = folder.path().join("memory.apack");
+        store.export_pack(&pack).run().unwrap();
+        store.close().unwrap();
+        let mut refused = 0;
+        for after in 0.. {
+            let (result, came) = refuse(after, || {
+                let store = Store::open(&path)?;
+                let found = store.iter()?.count();
+                let packed = crate::Pack::builder().loading(crate::Loading::InMemory).open(&pack)?;
+                Ok::<_, Error>((found, packed.len()))
+            });
+            match result {
+                Err(Error::OutOfMemory { .. }) if came => refused += 1,
+                Ok(found) => {
+                    assert!(!came && found == (40, 40), "{after}: {found:?}");
+                    break;
+                }
+                other => panic!("{after}: {other:?}"),
+            }
+        }
+        assert!(refused >= 14, "only {refused} requests were refused");
+        assert!(Store::verify(&path).run().unwrap().ok);
     }
 }

@@ -6,7 +6,9 @@ use super::draft::Draft;
 use super::guard::{guarded, is_fatal, storage};
 use super::live::SlotSize;
 use super::memory::Committed;
+use super::read::Snapshot;
 use super::rows::Rows;
+use super::stream::bytes_beside;
 use super::tables::{STATE, meta_place};
 use super::transaction::Op;
 use super::uses::TakenUses;
@@ -15,11 +17,18 @@ use crate::policy::{Planned, Planner};
 use apcm_format::{SlotKind, StoreState, frame};
 use redb::WriteTransaction;
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Disk space a commit wants to find, besides twice what it writes: room for redb to grow the file in its steps.
-const SPACE_MARGIN: u64 = 16 << 20;
+/// Bytes of the database's pages.
+const PAGE: u64 = 4_096;
+/// What the database takes for itself.
+const FILE_MIN: u64 = 256 << 10;
+/// Pages that any commit may write: the ways to one leaf of each table, and the database's own lists.
+const PAGES_A_COMMIT: u64 = 48;
+/// Pages that an operation may write besides: a leaf, or two where one is split, in each table that it touches.
+const PAGES_AN_OPERATION: u64 = 6;
 
 /// What a commit will change in memory once it is durable.
 struct Changes<'o> {
@@ -33,6 +42,8 @@ struct Changes<'o> {
     state: StoreState,
     /// What to say of each transaction.
     done: Vec<Committed>,
+    /// The database with them.
+    snapshot: Option<Arc<Snapshot>>,
 }
 
 impl Changes<'_> {
@@ -45,6 +56,7 @@ impl Changes<'_> {
             uses: TakenUses::default(),
             state,
             done: Vec::new(),
+            snapshot: None,
         }
     }
 }
@@ -111,8 +123,16 @@ impl Inner {
         self.check_usable()?;
         let _writer = self.writer.lock();
         self.check_usable()?;
-        let now = self.now();
-        let changes = self.poisoning(|| self.apply(&[], now))?;
+        let chunks = {
+            let live = self.live.read();
+            live.counts().dirty_chunks() + live.uses().dirty_chunks()
+        };
+        // On a full disk the counts stay in memory, and the store stays usable: a write that fails would end that.
+        if chunks > 0 {
+            self.check_room(0, chunks as u64)?;
+        }
+        // Nothing expires by a flush, so the time does not matter, and the clock, which is the caller's own, cannot fail it.
+        let changes = self.poisoning(|| self.apply(&[], 0))?;
         self.swap_in(changes);
         Ok(())
     }
@@ -128,25 +148,44 @@ impl Inner {
         result
     }
 
+    /// Whether the disk has room for what these operations may write. Those that only take away are tried on a full disk too:
+    /// the database has free pages of its own more often than not, and they are how a full store gets room again.
     fn check_space<'a>(&self, ops: impl Iterator<Item = &'a Op>) -> Result<()> {
-        let bytes: usize = ops
-            .map(|op| match op {
+        let (mut bytes, mut operations, mut adds) = (0, 0, false);
+        for op in ops {
+            operations += 1;
+            let more = match op {
                 Op::Write { content, metadata_len, .. } => content.stored_len() + metadata_len + 256,
-                Op::Head(_, head) => 4 * head.states.iter().map(Vec::len).sum::<usize>() + 512,
+                Op::Head(_, head) => bytes_beside(head) as usize + 512,
                 Op::Restore { content, .. } => content.stored_len() + content.metadata_len() + 256,
-                _ => 256,
-            })
-            .sum();
-        self.check_room(bytes)
+                Op::RemoveKey(_) | Op::RemoveId(_) | Op::Pin(..) | Op::Expect(_) => continue,
+                Op::Inherit(_) | Op::Position(..) | Op::Source(..) => 256,
+            };
+            bytes += more;
+            adds = true;
+        }
+        if adds { self.check_room(bytes, operations) } else { Ok(()) }
     }
 
-    /// Whether the disk has room for so many bytes more.
-    pub(super) fn check_room(&self, bytes: usize) -> Result<()> {
-        let needed = 2 * bytes as u64 + SPACE_MARGIN;
+    /// Whether the disk has room for so many bytes more, of so many operations: as much as the commit may write at most.
+    /// Twice the bytes, because a leaf that is half full takes as much as a full one.
+    pub(super) fn check_room(&self, bytes: usize, operations: u64) -> Result<()> {
+        // However many operations there are, no page is written twice.
+        let pages = (self.medium.len()? / PAGE).min(PAGES_AN_OPERATION.saturating_mul(operations));
+        let needed = 2 * bytes as u64 + (pages + PAGES_A_COMMIT) * PAGE;
         match self.medium.available() {
-            Some(available) if available < needed => Err(Error::NoSpace { needed, available }),
+            Some(available) if available + self.free_inside()? < needed => {
+                Err(Error::NoSpace { needed, available })
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Bytes of the file that are certainly free: half of what it takes on the disk beyond three times its contents. A file
+    /// that is written to for long takes 1.6 times those.
+    fn free_inside(&self) -> Result<u64> {
+        let contents = self.live.read().stored() + self.codec_bytes + FILE_MIN;
+        Ok(self.medium.allocated()?.saturating_sub(3 * contents) / 2)
     }
 
     /// Places and writes the operations of transactions and the pending counts; nothing in memory changes.
@@ -167,6 +206,7 @@ impl Inner {
                 done: Committed::default(),
                 written: FxHashMap::default(),
                 resized: FxHashMap::default(),
+                stored: live.stored(),
                 now,
             };
             if !all.is_empty() {
@@ -181,17 +221,21 @@ impl Inner {
             taken.chunks().try_for_each(|(number, chunk)| rows.set_counts(number, &chunk))?;
             uses.chunks().try_for_each(|(number, chunk)| rows.set_uses(number, &chunk))?;
             rows.set_meta(STATE, &frame::seal(&state, meta_place(self.header.uuid, STATE))?)?;
-            Changes { planned, written, resized, taken, uses, state, done }
+            Changes { planned, written, resized, taken, uses, state, done, snapshot: None }
         };
         durable(transaction)?;
-        Ok(changes)
+        // Readers go on with what was there before until memory agrees with what is there now.
+        let snapshot =
+            Snapshot::of(&self.handle).map_err(|error| Error::OutcomeUnknown { source: error.into() })?;
+        Ok(Changes { snapshot: Some(snapshot), ..changes })
     }
 
     /// Makes memory agree with the disk. Nothing here can fail.
     fn swap_in(&self, changes: Changes<'_>) -> Vec<Committed> {
-        let Changes { planned, mut written, resized, taken, uses, state, done } = changes;
+        let Changes { planned, mut written, resized, taken, uses, state, done, snapshot } = changes;
         let Planned { occupants, reset, .. } = planned;
         let mut live = self.live.write();
+        self.changes.fetch_add(1, Ordering::Release);
         let slots = occupants.iter().map(|&(slot, _)| slot);
         let touched = live.changing(slots.chain(taken.slots()).chain(uses.slots()));
         for (slot, occupant) in occupants {
@@ -207,6 +251,9 @@ impl Inner {
             live.resize(slot, |old| *old = size);
         }
         live.set_state(state);
+        if let Some(snapshot) = snapshot {
+            live.publish(snapshot);
+        }
         let high_water = live.bank().high_water();
         live.counts_mut().0.settle(taken, &reset, high_water);
         live.uses_mut().settle(uses, &reset, high_water);

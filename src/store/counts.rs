@@ -6,6 +6,7 @@
 //! a count. A slot that gets a new occupant starts at 0, and bumps meant for the old one are dropped.
 
 use super::dirty::Dirty;
+use crate::claim::{Refused, reserve};
 use crate::policy::Bank;
 use apcm_format::{CounterChunk, limits::COUNTERS_PER_CHUNK};
 use rustc_hash::FxHashMap;
@@ -47,11 +48,11 @@ impl Counts {
     /// What a slot's count takes in memory.
     pub(super) const BYTES_PER_SLOT: usize = size_of::<u32>() + size_of::<AtomicU32>();
 
-    /// Makes room for slots up to `high_water`, once and exactly.
-    pub(super) fn reserve(&mut self, high_water: u32) {
-        let more = (high_water as usize).saturating_sub(self.base.len());
-        self.base.reserve_exact(more);
-        self.delta.reserve_exact(more);
+    /// Takes memory for slots up to `high_water`, once and exactly.
+    pub(super) fn reserve(&mut self, high_water: u32) -> Result<(), Refused> {
+        reserve(&mut self.base, high_water as usize)?;
+        reserve(&mut self.delta, high_water as usize)?;
+        self.dirty.reserve(high_water as usize)
     }
 
     /// Counts slots up to `high_water`.
@@ -114,6 +115,11 @@ impl Counts {
     /// Whether some count is not on disk yet.
     pub(super) fn is_dirty(&self) -> bool {
         self.pending() > 0 || self.dirty.any()
+    }
+
+    /// How many chunks hold such counts.
+    pub(super) fn dirty_chunks(&self) -> usize {
+        self.dirty.count()
     }
 
     /// Reads counted and not on disk yet.

@@ -1,5 +1,6 @@
 //! Which chunks of numbers, one a slot, differ from what is on disk.
 
+use crate::claim::{Refused, reserve};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// One flag for every `CHUNK` slots: some number there is not on disk.
@@ -9,6 +10,11 @@ pub(super) struct Dirty<const CHUNK: usize> {
 }
 
 impl<const CHUNK: usize> Dirty<CHUNK> {
+    /// Takes memory for flags of so many slots.
+    pub(super) fn reserve(&mut self, slots: usize) -> Result<(), Refused> {
+        reserve(&mut self.flags, slots.div_ceil(CHUNK))
+    }
+
     /// Keeps flags for so many slots.
     pub(super) fn grow(&mut self, slots: usize) {
         self.flags.resize_with(slots.div_ceil(CHUNK), AtomicBool::default);
@@ -32,6 +38,11 @@ impl<const CHUNK: usize> Dirty<CHUNK> {
     /// Whether some chunk is marked.
     pub(super) fn any(&self) -> bool {
         self.flags.iter().any(|flag| flag.load(Relaxed))
+    }
+
+    /// How many chunks are marked.
+    pub(super) fn count(&self) -> usize {
+        self.flags.iter().filter(|flag| flag.load(Relaxed)).count()
     }
 
     /// Chunks that are marked, and no longer are. They are cleared before the caller looks at the numbers: a change that

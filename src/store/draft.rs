@@ -6,9 +6,9 @@ use super::memory::{Committed, Evicted};
 use super::rows::Rows;
 use super::stream::bytes_beside;
 use super::tables::meta_place;
-use super::transaction::{Content, Expiry, Op};
+use super::transaction::{Content, Expected, Expiry, Op};
 use crate::error::{Error, Result};
-use crate::policy::{AllPinned, Held, Occupant, OverBudget, Placement, Planner, Relief, relieve};
+use crate::policy::{AllPinned, Occupant, Placement, Planner};
 use apcm_format::{
     MemoryId, ResidualRecord, SlotFlags, SlotKind, SlotMetadata, SlotRecord, StoreState, StoredReal,
     StreamHead, frame,
@@ -26,8 +26,10 @@ pub(super) struct Draft<'a, 'o> {
     pub(super) done: Committed,
     /// Search vector, size and kind of each slot that was written.
     pub(super) written: FxHashMap<u32, (&'o [f32], SlotSize, SlotKind)>,
-    /// Size of each slot that stays and gave something up.
+    /// Size of each slot that stays and gave something up, or was emptied.
     pub(super) resized: FxHashMap<u32, SlotSize>,
+    /// Bytes of everything stored for all slots together, with what the commit has changed.
+    pub(super) stored: u64,
     pub(super) now: u32,
 }
 
@@ -37,6 +39,7 @@ impl<'o> Draft<'_, 'o> {
         for slot in self.live.bank().expired(self.now) {
             self.rows.clear(slot)?;
             self.planner.remove(slot);
+            self.resize(slot, SlotSize::default());
         }
         Ok(())
     }
@@ -52,13 +55,17 @@ impl<'o> Draft<'_, 'o> {
     fn apply(&mut self, op: &'o Op) -> Result<()> {
         match op {
             Op::Write { content, pinned, expiry, .. } => self.write(content, *pinned, *expiry),
-            &Op::Restore { ref content, slot, occupant, written_at } => {
+            &Op::Restore { ref content, slot, occupant, written_at, ref source } => {
                 if self.planner.get(slot).is_some() {
                     self.rows.clear(slot)?;
                     self.planner.remove(slot);
+                    self.resize(slot, SlotSize::default());
                 }
                 self.planner.restore(slot, occupant);
                 self.state.next_seq = self.state.next_seq.max(occupant.seq + 1);
+                if let Some(source) = source {
+                    self.rows.set_source(slot, source)?;
+                }
                 self.fill(slot, occupant, written_at, content)
             }
             Op::Inherit(other) => {
@@ -80,56 +87,48 @@ impl<'o> Draft<'_, 'o> {
                 self.planner.pin(id.slot, pinned);
                 Ok(())
             }
-            &Op::Expect(id) => self.check_there(id),
+            Op::Expect(expected) => self.check_stream(expected),
             Op::Head(name, head) => self.head(name, head),
             Op::Position(name, position) => {
                 let value = frame::seal(position, meta_place(self.inner.header.uuid, name))?;
                 self.rows.set_meta(name, &value)
             }
+            Op::Source(name, source) => {
+                let value = frame::seal(source, meta_place(self.inner.header.uuid, name))?;
+                self.rows.set_meta(name, &value)
+            }
         }
     }
 
-    /// Drops residuals and memories until everything fits into the budget, if there is one.
+    /// Drops residuals and memories until everything fits into the budget, if there is one: residuals first, the lowest
+    /// rank first among either, the oldest among equals. What the transaction itself has written comes after everything that
+    /// was there before, or a newcomer that could not have been read yet would always be the first to pay.
+    ///
+    /// Cost: `O(log n)` for each of them.
     fn relieve(&mut self) -> Result<()> {
         let Some(budget) = self.state.byte_budget else { return Ok(()) };
-        // A cheap upper bound first: only a store near its budget is looked at slot by slot.
-        let written: u64 = self.written.values().map(|(_, size, _)| size.total()).sum();
-        let grown =
-            |(&slot, size): (&u32, &SlotSize)| size.total().saturating_sub(self.live.size(slot).total());
-        let new = written + self.resized.iter().map(grown).sum::<u64>();
-        if self.live.stored() + new <= budget {
+        if self.stored <= budget {
             return Ok(());
         }
-        let held = self
-            .planner
-            .occupied()
-            .map(|(slot, occupant)| {
-                let size = self.size(slot);
-                Held {
-                    slot,
-                    rank: self.planner.rank(slot),
-                    seq: occupant.seq,
-                    residual: u64::from(size.residual),
-                    rest: size.total() - u64::from(size.residual),
-                    may_give: !occupant.pinned && !occupant.damaged,
-                    new: self.planner.is_fresh(slot),
-                }
-            })
-            .collect();
-        let over = |OverBudget { needed }| Error::OverBudget { needed, budget };
-        for relief in relieve(held, budget).map_err(over)? {
-            match relief {
-                Relief::Residual(slot) => self.drop_residual(slot)?,
-                Relief::Memory(slot) => {
-                    if let Some(victim) = self.planner.get(slot) {
-                        let count = self.planner.count(slot);
-                        self.evicted(slot, victim, count)?;
-                        self.planner.remove(slot);
-                        self.written.remove(&slot);
-                        self.resized.remove(&slot);
-                    }
+        while self.stored > budget
+            && let Some(slot) = self.planner.next_residual()
+        {
+            self.drop_residual(slot)?;
+        }
+        if self.stored > budget {
+            for slot in self.planner.fresh() {
+                if self.stored > budget {
+                    self.drop_residual(slot)?;
                 }
             }
+        }
+        while self.stored > budget {
+            let Some((slot, victim)) = self.planner.next_victim() else {
+                return Err(Error::OverBudget { needed: self.stored, budget });
+            };
+            let count = self.planner.count(slot);
+            self.evicted(slot, victim, count)?;
+            self.planner.remove(slot);
         }
         Ok(())
     }
@@ -138,7 +137,7 @@ impl<'o> Draft<'_, 'o> {
         let seq = self.state.next_seq;
         self.state.next_seq += 1;
         let expires_at = expiry.map(|expiry| expiry.at(self.now));
-        let mut occupant = Occupant { seq, pinned, damaged: false, expires_at };
+        let mut occupant = Occupant { seq, pinned, damaged: false, expires_at, open: false };
         let old_slot = match &content.metadata.key {
             Some(key) => self.rows.slot_of(key)?,
             None => None,
@@ -191,6 +190,7 @@ impl<'o> Draft<'_, 'o> {
             payload: &residual.payload,
         });
         let size = self.rows.write(slot, &record, metadata, kept.as_ref())?;
+        self.stored = self.stored.saturating_sub(self.size(slot).total()).saturating_add(size.total());
         self.written.insert(slot, (search.as_slice(), size, *kind));
         self.resized.remove(&slot);
         self.done.ids.push(MemoryId { slot, seq: occupant.seq });
@@ -201,8 +201,7 @@ impl<'o> Draft<'_, 'o> {
     fn remove(&mut self, slot: u32) -> Result<()> {
         self.rows.clear(slot)?;
         self.planner.remove(slot);
-        self.written.remove(&slot);
-        self.resized.remove(&slot);
+        self.resize(slot, SlotSize::default());
         self.done.removed += 1;
         Ok(())
     }
@@ -210,6 +209,7 @@ impl<'o> Draft<'_, 'o> {
     /// Clears the rows of a victim and notes that it left.
     fn evicted(&mut self, slot: u32, victim: Occupant, count: u32) -> Result<()> {
         let SlotMetadata { key, values } = self.rows.clear(slot)?;
+        self.resize(slot, SlotSize::default());
         self.state.evictions = self.state.evictions.saturating_add(1);
         self.state.evictions_never_read =
             self.state.evictions_never_read.saturating_add(u64::from(count == 0));
@@ -227,35 +227,46 @@ impl<'o> Draft<'_, 'o> {
         {
             let size = self.size(slot);
             let metadata = size.metadata.saturating_sub(bytes_beside(&old));
-            self.resized.insert(slot, SlotSize { metadata, ..size });
+            self.resize(slot, SlotSize { metadata, ..size });
+            self.planner.set_open(slot, false);
         }
         self.rows.set_head(name, head)?;
         if let Some(slot) = self.rows.slot_of(&part_key(name, head.first))? {
-            let mut size = self.size(slot);
-            size.metadata = size.metadata.saturating_add(bytes_beside(head));
-            match self.written.get_mut(&slot) {
-                Some((_, old, _)) => *old = size,
-                None => drop(self.resized.insert(slot, size)),
-            }
+            let size = self.size(slot);
+            self.resize(
+                slot,
+                SlotSize { metadata: size.metadata.saturating_add(bytes_beside(head)), ..size },
+            );
+            self.planner.set_open(slot, !head.states.is_empty());
         }
         Ok(())
     }
 
     fn drop_residual(&mut self, slot: u32) -> Result<()> {
+        if self.size(slot).residual == 0 {
+            return Ok(());
+        }
         let Some((seq, size)) = self.rows.drop_residual(slot, self.size(slot))? else { return Ok(()) };
         let id = MemoryId { slot, seq };
         if let Some(at) = self.done.ids.iter().position(|&written| written == id) {
             self.done.errors[at] = size.error;
         }
-        match self.written.get_mut(&slot) {
-            Some((_, old, _)) => *old = size,
-            None => {
-                self.resized.insert(slot, size);
-            }
-        }
+        self.resize(slot, size);
         self.state.residuals_dropped = self.state.residuals_dropped.saturating_add(1);
         self.done.residuals_dropped.push(id);
         Ok(())
+    }
+
+    /// Notes what a slot takes from now on; nothing where it was emptied.
+    fn resize(&mut self, slot: u32, size: SlotSize) {
+        self.stored = self.stored.saturating_sub(self.size(slot).total()).saturating_add(size.total());
+        if size.record == 0 {
+            self.written.remove(&slot);
+        }
+        match self.written.get_mut(&slot) {
+            Some((_, old, _)) => *old = size,
+            None => drop(self.resized.insert(slot, size)),
+        }
     }
 
     fn size(&self, slot: u32) -> SlotSize {
@@ -263,10 +274,128 @@ impl<'o> Draft<'_, 'o> {
         changed.copied().unwrap_or_else(|| self.live.size(slot))
     }
 
+    /// Whether a stream is as an append has read it: it computes with no lock held, and others may have been faster.
+    fn check_stream(&mut self, expected: &Expected) -> Result<()> {
+        let Expected { name, last, tree } = expected;
+        let found = self.rows.last_part(name)?;
+        let same = match (found, *last) {
+            (None, None) => true,
+            (Some((first, slot)), Some((expected, id))) => {
+                let there = self.planner.get(slot).map(|occupant| MemoryId { slot, seq: occupant.seq });
+                first == expected && id.is_none_or(|id| there == Some(id))
+            }
+            _ => false,
+        };
+        if same && self.inner.streams.generation() == *tree { Ok(()) } else { Err(super::stream::changed()) }
+    }
+
     fn check_there(&self, id: MemoryId) -> Result<()> {
         match self.planner.get(id.slot) {
             Some(occupant) if occupant.seq == id.seq => Ok(()),
             _ => Err(Error::NotFound { id }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Fidelity, PlainCodec};
+    use crate::record::Record;
+    use crate::store::{Attributes, InMemoryBackend, Store};
+    use proptest::prelude::*;
+
+    /// What a slot weighs.
+    #[derive(Debug, Clone, Copy)]
+    struct Held {
+        slot: u32,
+        rank: u64,
+        seq: u64,
+        residual: u64,
+        rest: u64,
+        may_give: bool,
+        new: bool,
+    }
+
+    /// The rule as it is stated, by looking at every slot: residuals and memories to give up, in order; or none, if that is
+    /// not enough.
+    fn plain(mut held: Vec<Held>, budget: u64) -> Option<(Vec<u32>, Vec<u32>)> {
+        let mut total: u64 = held.iter().map(|held| held.residual + held.rest).sum();
+        held.retain(|held| held.may_give);
+        held.sort_by_key(|held| (held.new, held.rank, held.seq));
+        let (mut residuals, mut memories) = (Vec::new(), Vec::new());
+        for held in held.iter().filter(|held| held.residual > 0) {
+            if total > budget {
+                total -= held.residual;
+                residuals.push(held.slot);
+            }
+        }
+        for held in held.iter().filter(|held| !held.new) {
+            if total > budget {
+                total -= held.rest;
+                memories.push(held.slot);
+            }
+        }
+        (total <= budget).then_some((residuals, memories))
+    }
+
+    fn held(store: &Store, new: bool) -> Vec<Held> {
+        let live = store.inner.live.read();
+        let held = live.bank().iter().map(|(slot, occupant)| {
+            let size = live.size(slot);
+            Held {
+                slot,
+                rank: live.counts().get(slot).into(),
+                seq: occupant.seq,
+                residual: size.residual.into(),
+                rest: size.total() - u64::from(size.residual),
+                may_give: occupant.may_go(),
+                new,
+            }
+        });
+        held.collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn what_leaves_over_a_budget_is_what_the_plain_rule_says(
+            steps in prop::collection::vec((0_u8..4, 0_usize..8, prop::bool::weighted(0.1), 0_u32..1_000), 1..40),
+            budget in 300_u64..1_500,
+        ) {
+            let codec = || PlainCodec::new(&[4], 1).unwrap();
+            let builder = || Store::builder().capacity(40).clock(|| 1_000);
+            let store = builder().byte_budget(budget).create_on(InMemoryBackend::new(), codec()).unwrap();
+            for (kind, read, pinned, value) in steps {
+                let ids: Vec<MemoryId> = store.iter().unwrap().map(|entry| entry.unwrap().id()).collect();
+                if kind == 3 && !ids.is_empty() {
+                    store.get_id(ids[read % ids.len()]).unwrap();
+                    continue;
+                }
+                let record = Record::vector(vec![1.0, value as f32 * 0.37, 0.5, -(value as f32)]).unwrap();
+                let tier = [Fidelity::Compact, Fidelity::Lossless, Fidelity::Bounded(1e-3)][usize::from(kind % 3)];
+                let mut attributes = Attributes::default().with_fidelity(tier);
+                if pinned {
+                    attributes = attributes.pinned();
+                }
+                // What it weighs alone, in a store of its own.
+                let alone = builder().create_on(InMemoryBackend::new(), codec()).unwrap();
+                alone.insert_with(&record, attributes.clone()).unwrap();
+                let mut all = held(&store, false);
+                let new_slot = (0..40).find(|slot| all.iter().all(|held| held.slot != *slot)).unwrap();
+                all.push(Held { slot: new_slot, rank: 0, seq: u64::MAX, ..held(&alone, true)[0] });
+                match (plain(all, budget), store.insert_with(&record, attributes)) {
+                    (None, Err(Error::OverBudget { .. })) => {}
+                    (Some((residuals, memories)), Ok(put)) => {
+                        let slots = |ids: &[MemoryId]| ids.iter().map(|id| id.slot).collect::<Vec<u32>>();
+                        prop_assert_eq!(slots(&put.residuals_dropped), residuals);
+                        prop_assert_eq!(put.evicted.iter().map(|evicted| evicted.id.slot).collect::<Vec<u32>>(), memories);
+                        prop_assert_eq!(put.id.slot, new_slot);
+                    }
+                    (plain, found) => prop_assert!(false, "{:?}, {:?}", plain, found),
+                }
+                prop_assert!(store.stats().unwrap().stored_bytes <= budget);
+            }
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Opening and creating the file: probes, locks, and what a stranger's file is told apart by.
 
 use super::guard::{Closing, guarded, storage};
+use super::held::Held;
 use super::medium::{Medium, Shared};
 use super::overlay::Overlay;
 use super::tables::{CODEC, HEADER, META, OWN_CODEC, codec_chunk, codec_place};
+use crate::claim::reserve;
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::whole_file;
 use apcm_format::{DecodeError, StoreHeader, StoreUuid, limits};
+use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, StorageBackend,
     TableError, WriteTransaction,
@@ -52,42 +55,47 @@ impl Handle {
 }
 
 /// Opens a store for writing.
+///
+/// First through a layer that keeps writes in memory: what proves to be no store of a known version stays as it was, byte for
+/// byte. Then, if it was not closed cleanly, everything is written again and synced, because the disk may lack pages that the
+/// system's cache shows (see [`Held`]). All of it under one lock.
 pub(super) fn open_writable(medium: &Medium) -> Result<(Handle, StoreHeader)> {
-    match medium {
-        Medium::File(path) => open_file(path),
-        Medium::Backend(backend) => open_backend(medium.name(), backend.clone()),
-    }
-}
-
-/// Opens storage of the user's own. Whoever gives it answers for what is in it: there is no probe that leaves a
-/// stranger's bytes alone.
-fn open_backend(name: &Path, backend: Shared) -> Result<(Handle, StoreHeader)> {
-    if backend.len().map_err(Error::io(name))? == 0 {
-        return Err(not_a_store(name, "it is empty"));
-    }
-    let open = || -> Result<(Handle, StoreHeader)> {
-        let database =
-            Closing::new(builder().create_with_backend(backend).map_err(|error| not_opened(name, error))?);
-        let header = read_header(name, &database.begin_read().map_err(storage("begin a read"))?)?;
-        check_writable(name, &header)?;
-        Ok((Handle::Writable(database), header))
+    let name = medium.name();
+    let storage = match medium {
+        Medium::File(path) => {
+            check_magic(path)?;
+            let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io(path))?;
+            let holes = file.try_clone().map_err(Error::io(path))?;
+            let backend = FileBackend::new(file).map_err(|error| not_opened(path, error))?;
+            Held::new(Shared::new(backend), Some(holes))
+        }
+        Medium::Backend(backend) => {
+            if backend.len().map_err(Error::io(name))? == 0 {
+                return Err(not_a_store(name, "it is empty"));
+            }
+            Held::new(backend.clone(), None)
+        }
     };
-    foreign(name, guarded("open the storage", open))
-}
-
-fn open_file(path: &Path) -> Result<(Handle, StoreHeader)> {
-    check_magic(path)?;
+    let unclean = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&unclean);
     let probe = || -> Result<StoreHeader> {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io(path))?;
-        let overlay = Overlay::new(file).map_err(Error::io(path))?;
+        let overlay = Overlay::before(storage.clone()).map_err(Error::io(name))?;
+        let mut builder = builder();
+        builder.set_repair_callback(move |_| seen.store(true, Ordering::Relaxed));
         let database =
-            Closing::new(builder().create_with_backend(overlay).map_err(|error| not_opened(path, error))?);
-        read_header(path, &database.begin_read().map_err(storage("begin a read"))?)
+            Closing::new(builder.create_with_backend(overlay).map_err(|error| not_opened(name, error))?);
+        read_header(name, &database.begin_read().map_err(self::storage("begin a read"))?)
     };
-    let header = foreign(path, guarded("look at the file", probe))?;
-    check_writable(path, &header)?;
-    let database =
-        guarded("open the file", || builder().open(path).map_err(|error| not_opened(path, error)))?;
+    let header = foreign(name, guarded("look at the file", probe))?;
+    check_writable(name, &header)?;
+    let mut flags = [0];
+    storage.read(REDB_FLAGS_AT, &mut flags).map_err(Error::io(name))?;
+    if unclean.load(Ordering::Relaxed) || flags[0] & REDB_RECOVERY_REQUIRED != 0 {
+        storage.settle().map_err(Error::io(name))?;
+    }
+    let database = guarded("open the file", || {
+        builder().create_with_backend(storage).map_err(|error| not_opened(name, error))
+    })?;
     Ok((Handle::Writable(Closing::new(database)), header))
 }
 
@@ -188,7 +196,7 @@ pub(super) fn create(medium: &Medium, contents: &Contents<'_>) -> Result<(Handle
     match medium {
         Medium::File(path) => {
             create_file(path, contents)?;
-            open_file(path)
+            open_writable(medium)
         }
         Medium::Backend(backend) => {
             let name = medium.name();
@@ -270,6 +278,12 @@ pub(super) fn read_image(
         let needed = codec_memory(image.len() + chunk.len());
         if needed > limit {
             return Err(Error::MemoryLimit { what: "the codec in the store", needed, limit });
+        }
+        let len = image.len() + chunk.len();
+        if len > image.capacity() {
+            // Twice as much each time, or a long image would be copied once a chunk.
+            let more = len.max(2 * image.len());
+            reserve(&mut image, more).map_err(Error::memory("the codec in the store"))?;
         }
         image.extend_from_slice(chunk);
     }

@@ -84,8 +84,10 @@ fn run(signal: &Signal, store: &Weak<Inner>) {
         }
         drop(wake);
         let Some(store) = store.upgrade() else { return };
-        if store.flush().is_err() {
-            return;
+        match store.flush() {
+            // The disk is full: the counts stay in memory, and it is tried again.
+            Ok(()) | Err(Error::NoSpace { .. }) => {}
+            Err(_) => return,
         }
     }
 }

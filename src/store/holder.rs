@@ -1,56 +1,53 @@
-//! Who has a store open for writing: a note beside the file, for whoever finds it locked.
+//! Who has a store that was found locked: a process, as Linux tells in `/proc/locks`.
 //!
-//! The lock itself is the operating system's, on the file; the note only says whose it is. It is written after the lock
-//! was taken and removed when the store is closed; one that a crash left is overwritten by the next writer.
+//! Rejected: a note beside the file. Its name may be a user's own file, a link or a pipe, and it can outlive its writer.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Longest note that is read.
-const NOTE_MAX: u64 = 512;
-
-/// The note of this process, removed with it.
-#[derive(Debug)]
-pub(super) struct Note(PathBuf);
-
-impl Note {
-    /// Says that this process has the store. Where nothing can be written the note is missing, and nothing else.
-    pub(super) fn leave(store: &Path) -> Option<Self> {
-        let path = path_of(store);
-        std::fs::write(&path, format!("{} {}\n", std::process::id(), host())).ok()?;
-        Some(Self(path))
-    }
+/// The process that has a lock on this file, where the system says so.
+#[cfg(target_os = "linux")]
+pub(super) fn of(store: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(store).ok()?;
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    holder_in(
+        &std::fs::read_to_string("/proc/locks").ok()?,
+        &format!("{major:02x}:{minor:02x}:{}", metadata.ino()),
+    )
 }
 
-impl Drop for Note {
-    fn drop(&mut self) {
-        // A note that stays says something of the past; the next writer corrects it.
-        let _ = std::fs::remove_file(&self.0);
-    }
+#[cfg(not(target_os = "linux"))]
+pub(super) fn of(_: &Path) -> Option<u32> {
+    None
 }
 
-/// Who has a store that was found locked, as far as a note says so: process id and host.
-pub(super) fn of(store: &Path) -> Option<(u32, String)> {
-    let mut text = String::new();
-    let note = std::fs::File::open(path_of(store)).ok()?;
-    note.take(NOTE_MAX).read_to_string(&mut text).ok()?;
-    let (pid, host) = text.trim_end().split_once(' ')?;
-    let plain = !host.is_empty() && host.chars().all(|c| c.is_ascii_graphic());
-    Some((pid.parse().ok()?, plain.then(|| host.to_owned())?))
+/// `1: FLOCK  ADVISORY  WRITE 1849 fe:00:10117129 0 EOF`: number, kind, -, access, process, file, range. Locks of open files
+/// (`OFDLCK`) name no process, and those who wait for a lock (`->`) have none.
+#[cfg(target_os = "linux")]
+fn holder_in(locks: &str, file: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (kind, process, locked) = (fields.next()?, fields.nth(2)?, fields.next()?);
+        if kind != "FLOCK" || locked != file {
+            return None;
+        }
+        process.parse().ok().filter(|&process| process > 0)
+    })
 }
 
-fn path_of(store: &Path) -> PathBuf {
-    let mut name = store.file_name().unwrap_or_default().to_owned();
-    name.push(".lock");
-    store.with_file_name(name)
-}
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
 
-fn host() -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let named = || ["HOSTNAME", "COMPUTERNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    let host = kernel.or_else(named).unwrap_or_default();
-    match host.trim() {
-        "" => "an-unknown-host".to_owned(),
-        host => host.to_owned(),
+    #[test]
+    fn the_holder_of_a_lock_is_found_among_others() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 1849 fe:00:10117129 0 EOF\n\
+                     2: OFDLCK ADVISORY  WRITE -1 fe:00:77 0 EOF\n\
+                     3: FLOCK  ADVISORY  READ 20 fe:00:77 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 21 fe:00:77 0 EOF\n\
+                     nonsense\n";
+        assert_eq!(holder_in(locks, "fe:00:77"), Some(20));
+        assert_eq!(holder_in(locks, "fe:00:7"), None);
+        assert_eq!(holder_in("", "fe:00:77"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Bringing a pack's memories into a store: into one that is there, or a new one that is as the old one was.
 
 use super::guard::callers;
+use super::medium::{Medium, Shared};
 use super::transaction::{Expiry, Op};
 use super::transfer::{Transferred, as_they_are, batch, encode_again};
 use super::{Callback, Inner, Store, StoreBuilder};
@@ -9,8 +10,9 @@ use crate::error::{Error, Result};
 use crate::pack::{Pack, PackEntry};
 use crate::record::check_shape;
 use crate::stored::Stored;
-use crate::whole_file::{folder_of, sync_folder};
+use crate::whole_file::{NewFile, Taken};
 use apcm_format::StoreState;
+use redb::backends::FileBackend;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -108,9 +110,8 @@ impl StoreBuilder {
     /// the store had that the pack was made from, and the same codec. Capacity and similarity are the pack's too. What is
     /// the store's own and not its memories' stays behind: lifetime totals, positions of ingests, its byte budget.
     ///
-    /// The store is filled in a folder of its own beside its name and gets that name when it is whole: a crash leaves the
-    /// folder `.apcm-new-..`, which may be deleted. Who makes room is what this builder says; a pack does not. `progress` is called with how many memories are in and how many there
-    /// are, and may stop it.
+    /// The store gets its name when it is whole, and replaces no other file. The eviction policy comes from this builder; a
+    /// pack has none. `progress` is called with how many memories are in and how many there are, and may stop it.
     ///
     /// # Errors
     /// [`Exists`](Error::Exists), [`Corrupt`](Error::Corrupt), [`Cancelled`](Error::Cancelled), [`Io`](Error::Io),
@@ -123,25 +124,17 @@ impl StoreBuilder {
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Store> {
         let path = path.as_ref();
-        if path.exists() {
-            return Err(Error::Exists { path: path.to_owned() });
-        }
-        let beside = folder_of(path);
-        let folder =
-            tempfile::Builder::new().prefix(".apcm-new-").tempdir_in(beside).map_err(Error::io(beside))?;
-        let partial = folder.path().join("store");
+        let new = NewFile::create(path, Taken::Refuse)?;
         let codec = codec::load(pack.codec_image()?, self.device)?;
         let builder = self.without_budget().capacity(pack.capacity()).similarity(pack.similarity());
-        let store = builder.create_boxed(&partial, codec)?;
+        let file = new.file().try_clone().map_err(Error::io(path))?;
+        let file = FileBackend::new(file).map_err(|error| Error::io(path)(std::io::Error::other(error)))?;
+        let store = builder.create_in(Medium::Backend(Shared::new(file)), codec)?;
         fill(&store, pack, self.byte_budget, &mut Some(Box::new(&mut progress)))?;
         store.close()?;
-        let partial = tempfile::TempPath::try_from_path(&partial).map_err(Error::io(&partial))?;
-        partial.persist_noclobber(path).map_err(|error| match error.error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
-            _ => Error::io(path)(error.error),
-        })?;
-        // Whoever is told of an error finds no store, unless somebody else has found it first and opened it.
-        sync_folder(beside).and_then(|()| self.open(path)).inspect_err(|error| {
+        new.finish(self.permissions.clone())?;
+        // A store that cannot be opened is not left behind, unless another process has found it first and opened it.
+        self.open(path).inspect_err(|error| {
             if !matches!(error, Error::Locked { .. }) {
                 drop(std::fs::remove_file(path));
             }
@@ -167,7 +160,7 @@ fn fill(
                     entry.id().slot,
                 ));
             }
-            transaction.push(Op::restore(moved.content, entry.stored()));
+            transaction.push(Op::restore(moved.content, entry.stored(), None));
         }
         transaction.commit()?;
         let live = inner.live.read();

@@ -3,18 +3,20 @@
 use super::Inner;
 use super::guard::storage;
 use super::read::Snapshot;
-use crate::error::Result;
+use crate::claim::reserve;
+use crate::error::{Error, Result};
 use crate::record::{Record, Records};
 use crate::stored::Stored;
-use apcm_format::{MemoryId, Metadata, StoreUuid};
-use redb::ReadableTable;
+use apcm_format::{MemoryId, Metadata};
+use redb::{ReadableTable, ReadableTableMetadata};
+use std::sync::Arc;
 
 /// Memories in slot order, as they were when the iteration began.
 ///
 /// Holds a snapshot: while it lives, the file cannot reuse what later commits free.
 pub struct Entries<'a> {
     inner: &'a Inner,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     /// Slots still to come, highest first.
     left: Vec<u32>,
     now: u32,
@@ -30,12 +32,12 @@ impl<'a> Entries<'a> {
     pub(super) fn new(inner: &'a Inner) -> Result<Self> {
         let (snapshot, mut left) = inner.reading("begin an iteration", || {
             let snapshot = inner.snapshot()?;
-            let left = snapshot
-                .slots
-                .iter()
-                .map_err(storage("read the slots"))?
-                .map(|entry| entry.map(|(slot, _)| slot.value()).map_err(storage("read the slots")))
-                .collect::<Result<Vec<u32>>>()?;
+            let mut left = Vec::new();
+            let rows = usize::try_from(snapshot.slots.len().map_err(storage("count the slots"))?);
+            reserve(&mut left, rows.unwrap_or(usize::MAX)).map_err(Error::memory("the slots of a store"))?;
+            for entry in snapshot.slots.iter().map_err(storage("read the slots"))? {
+                left.push(entry.map_err(storage("read the slots"))?.0.value());
+            }
             Ok((snapshot, left))
         })?;
         left.reverse();
@@ -96,16 +98,6 @@ impl Entry<'_> {
         self.stored.norm
     }
 
-    /// As it is stored.
-    pub(super) fn stored(&self) -> &Stored {
-        &self.stored
-    }
-
-    /// The store that its values are keyed with.
-    pub(super) fn store_uuid(&self) -> StoreUuid {
-        self.inner.header.uuid
-    }
-
     /// Bytes of its code.
     pub fn code_len(&self) -> usize {
         self.stored.code.len()
@@ -149,16 +141,8 @@ impl Entry<'_> {
     /// # Errors
     /// As [`record`](Self::record).
     pub fn records(entries: &[Self]) -> Result<Option<Records>> {
-        Self::records_of(&entries.iter().collect::<Vec<&Self>>())
-    }
-
-    pub(super) fn records_of(entries: &[&Self]) -> Result<Option<Records>> {
         let Some(first) = entries.first() else { return Ok(None) };
         let stored: Vec<&Stored> = entries.iter().map(|entry| &entry.stored).collect();
         first.inner.decode_all(&stored).map(Some)
-    }
-
-    pub(super) fn records_of_part(&self) -> Result<Records> {
-        self.inner.records_of_part(&self.stored)
     }
 }

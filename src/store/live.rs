@@ -1,12 +1,14 @@
 //! What is in memory while a store is open; all of it can be made again from the file.
 
 use super::counts::Counts;
+use super::read::Snapshot;
 use super::uses::Uses;
+use crate::claim::{Refused, reserve};
 use crate::index::ScanMatrix;
 use crate::policy::{Bank, Hot, Occupant, Rule, Usage, Victims};
 use apcm_format::{MemoryId, Policy, SlotKind, StoreState};
 use rustc_hash::FxHashSet;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// What `stats` says about a slot without reading it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,12 +63,16 @@ pub(super) fn memory_per_slot(search_dims: usize) -> u64 {
 /// Occupancy, search vectors, counts and state.
 #[derive(Debug)]
 pub(super) struct Live {
+    /// The database at the commit that made the rest true.
+    snapshot: Option<Arc<Snapshot>>,
     bank: Bank,
     scan: ScanMatrix,
     counts: Counts,
     uses: Uses,
     /// Made when the first memory has to leave: many a store is only read.
     victims: OnceLock<Victims>,
+    /// Those among them that have a residual; made when the first residual has to leave.
+    with_residuals: OnceLock<Victims>,
     /// Made at the first search that asks for it.
     hot: OnceLock<Hot>,
     sizes: Vec<SlotSize>,
@@ -80,11 +86,13 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(capacity: u32, search_dims: usize, policy: Policy, state: StoreState) -> Self {
         Self {
+            snapshot: None,
             bank: Bank::new(capacity),
             scan: ScanMatrix::new(search_dims),
             counts: Counts::default(),
             uses: Uses::new(Rule(policy)),
             victims: OnceLock::new(),
+            with_residuals: OnceLock::new(),
             hot: OnceLock::new(),
             sizes: Vec::new(),
             parts: FxHashSet::default(),
@@ -100,13 +108,24 @@ impl Live {
         u64::from(self.bank.high_water()) * (memory_per_slot(self.scan.dims()) + hot + uses)
     }
 
-    /// Makes room for slots up to `high_water`, once and exactly.
-    pub(super) fn reserve(&mut self, high_water: u32) {
-        self.bank.reserve(high_water);
-        self.scan.reserve(high_water);
-        self.counts.reserve(high_water);
+    /// Takes memory for slots up to `high_water`, once and exactly: filling them takes none that grows with their number.
+    pub(super) fn reserve(&mut self, high_water: u32) -> Result<(), Refused> {
+        self.bank.reserve(high_water)?;
+        self.scan.reserve(high_water)?;
+        self.counts.reserve(high_water)?;
+        self.uses.reserve(high_water)?;
+        reserve(&mut self.sizes, high_water as usize)?;
         self.uses.grow(high_water);
-        self.sizes.reserve_exact(high_water as usize);
+        Ok(())
+    }
+
+    /// The database as readers see it.
+    pub(super) fn published(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
+    pub(super) fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = Some(snapshot);
     }
 
     pub(super) fn bank(&self) -> &Bank {
@@ -137,6 +156,7 @@ impl Live {
     pub(super) fn set_uses(&mut self, uses: Uses) {
         self.uses = uses;
         self.victims = OnceLock::new();
+        self.with_residuals = OnceLock::new();
     }
 
     /// Counted reads in the store's life.
@@ -242,15 +262,18 @@ impl Live {
     /// Begins a change of slots: takes them out of the orders that are kept. Gives what
     /// [`Self::changed`] puts back.
     pub(super) fn changing(&mut self, slots: impl Iterator<Item = u32>) -> FxHashSet<u32> {
-        if self.victims.get().is_none() && self.hot.get().is_none() {
+        // Without victims in order nothing has left yet, and no residual either.
+        if self.victims.get().is_none() && self.with_residuals.get().is_none() && self.hot.get().is_none() {
             return FxHashSet::default();
         }
         let slots: FxHashSet<u32> = slots.collect();
         for &slot in &slots {
             let (occupant, count) = (self.bank.get(slot), self.counts.base(slot));
             let rank = self.standing(slot);
-            if let Some(victims) = self.victims.get_mut() {
-                victims.remove(slot, occupant, rank);
+            for order in [&mut self.victims, &mut self.with_residuals] {
+                if let Some(order) = order.get_mut() {
+                    order.remove(slot, occupant, rank);
+                }
             }
             if let Some(hot) = self.hot.get_mut() {
                 hot.remove(slot, occupant, count);
@@ -266,6 +289,10 @@ impl Live {
             let rank = self.standing(slot);
             if let Some(victims) = self.victims.get_mut() {
                 victims.insert(slot, occupant, rank);
+            }
+            let has_residual = self.size(slot).residual > 0;
+            if let Some(order) = self.with_residuals.get_mut().filter(|_| has_residual) {
+                order.insert(slot, occupant, rank);
             }
             if let Some(hot) = self.hot.get_mut() {
                 hot.insert(slot, occupant, count);
@@ -343,6 +370,15 @@ impl Usage for Live {
     }
 
     fn victims(&self) -> &Victims {
-        self.victims.get_or_init(|| Victims::of(&self.bank, |slot| self.standing(slot)))
+        self.victims.get_or_init(|| Victims::of(self.bank.iter(), |slot| self.standing(slot)))
+    }
+
+    fn with_residuals(&self) -> &Victims {
+        let some = || self.bank.iter().filter(|&(slot, _)| self.size(slot).residual > 0);
+        self.with_residuals.get_or_init(|| Victims::of(some(), |slot| self.standing(slot)))
+    }
+
+    fn recent(&self) -> u64 {
+        self.state.next_seq.saturating_sub(self.bank.capacity().into())
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn load(
         check_slot(highest, header)?;
         let slot = memory_per_slot(dims) + live.uses().bytes_per_slot() as u64;
         may_take(u64::from(highest + 1) * slot)?;
-        live.reserve(highest + 1);
+        live.reserve(highest + 1).map_err(Error::memory("what a store keeps in memory"))?;
     }
     fill_all(&mut live, &slots, header, codec)?;
     // Sequence numbers must never repeat, whatever the state says.
@@ -129,6 +129,9 @@ fn sizes_of_heads(live: &mut Live, transaction: &ReadTransaction, header: &Store
         // A row of keys that leads astray, which nobody vouches for, is no reason to charge somebody else.
         if said.is_some_and(|said| said.key.as_ref() == Some(&key)) {
             live.resize(slot, |size| size.metadata = size.metadata.saturating_add(bytes_beside(&head)));
+            if let Some(occupant) = live.bank().get(slot).filter(|_| !head.states.is_empty()) {
+                live.update(slot, Occupant { open: true, ..occupant });
+            }
         }
     }
     Ok(())
@@ -210,6 +213,7 @@ impl Batch {
                     pinned: record.flags.pinned,
                     damaged: false,
                     expires_at: record.expires_at,
+                    open: false,
                 };
                 let size = SlotSize {
                     code: record.code.len() as u32,
@@ -313,7 +317,7 @@ fn fill_all(
 }
 
 fn fill_damaged(live: &mut Live, slot: u32, record: usize) {
-    let occupant = Occupant { seq: 0, pinned: false, damaged: true, expires_at: None };
+    let occupant = Occupant { seq: 0, pinned: false, damaged: true, expires_at: None, open: false };
     let size = SlotSize { record: record as u32, ..SlotSize::default() };
     live.fill(slot, occupant, None, size, SlotKind::Record);
 }

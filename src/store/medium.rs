@@ -39,6 +39,17 @@ impl Medium {
         .map_err(Error::io(self.name()))
     }
 
+    /// Bytes that its contents take: of a file with holes those that are there, not those that its length claims.
+    pub(super) fn allocated(&self) -> Result<u64> {
+        #[cfg(unix)]
+        if let Self::File(path) = self {
+            use std::os::unix::fs::MetadataExt;
+            let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
+            return Ok(metadata.len().min(metadata.blocks().saturating_mul(512)));
+        }
+        self.len()
+    }
+
     /// Bytes that are free beside it. A medium that cannot say is written to all the same: it will say when it is full.
     pub(super) fn available(&self) -> Option<u64> {
         fs4::available_space(folder_of(self.path()?)).ok()

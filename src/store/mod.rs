@@ -16,6 +16,7 @@ mod flusher;
 mod frequency;
 mod group;
 mod guard;
+mod held;
 mod holder;
 mod import;
 mod iter;
@@ -24,6 +25,8 @@ mod load;
 mod maintenance;
 mod medium;
 mod memory;
+#[cfg(test)]
+mod names_test;
 mod overlay;
 mod pack;
 mod policy;
@@ -64,7 +67,8 @@ use crate::pack::Pack;
 use crate::record::{Record, Records};
 use crate::search::{HotFirst, Search};
 use crate::summary::ErrorSummary;
-use apcm_format::{Fingerprint, IngestPosition, MemoryId, StoreHeader, frame};
+use apcm_format::frame::{self, Framed};
+use apcm_format::{Fingerprint, IngestPosition, IngestSource, MemoryId, StoreHeader};
 use file::Handle;
 use flusher::Flusher;
 use guard::{guarded, storage};
@@ -74,7 +78,7 @@ use parking_lot::{Mutex, RwLock};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tables::{COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, meta_place};
 
 /// Is told how much is done and how much there is; may stop what it is told of.
@@ -95,17 +99,18 @@ struct Inner {
     header: StoreHeader,
     codec: Box<dyn Codec>,
     codec_bytes: u64,
-    handle: Handle,
+    /// Before the handle, because it holds a view of the database, which ends first.
     live: RwLock<Live>,
+    handle: Handle,
     /// Held by whoever commits.
     writer: Mutex<()>,
     /// Who waits to commit.
     group: group::Group,
     poisoned: AtomicBool,
+    /// How often what is stored was changed: a recode sees by it whether it has moved everything.
+    changes: AtomicU64,
     signal: Arc<flusher::Signal>,
     clock: Clock,
-    /// Removed after the file is closed.
-    _note: Option<holder::Note>,
     streams: stream::Streams,
 }
 
@@ -166,8 +171,9 @@ impl Store {
 
     /// How many memories there are, expired ones not counted.
     pub fn len(&self) -> usize {
+        let now = self.inner.now();
         let live = self.inner.live.read();
-        live.bank().occupied() as usize - live.bank().expired(self.inner.now()).count()
+        live.bank().occupied() as usize - live.bank().expired(now).count()
     }
 
     /// Whether there are none.
@@ -293,8 +299,9 @@ impl Store {
 
     /// How often the memory has been read since it was written; `None` for an id whose memory left.
     pub fn access_count(&self, id: MemoryId) -> Option<u32> {
+        let now = self.inner.now();
         let live = self.inner.live.read();
-        live.holds(id, self.inner.now()).then(|| live.counts().get(id.slot))
+        live.holds(id, now).then(|| live.counts().get(id.slot))
     }
 
     /// Stores a record: in the first free slot, or in the place of the least used memory.
@@ -475,17 +482,12 @@ impl Store {
     /// # Errors
     /// [`Storage`](Error::Storage), [`Corrupt`](Error::Corrupt).
     pub fn ingest_position(&self, name: &str) -> Result<Option<IngestPosition>> {
-        let inner = &self.inner;
-        inner.reading("read a position", || {
-            let name = format!("{}{name}", transaction::POSITION_PREFIX);
-            let meta = inner.handle.begin_read()?.open_table(META).map_err(storage("open a table"))?;
-            let Some(value) = meta.get(name.as_str()).map_err(storage("read a position"))? else {
-                return Ok(None);
-            };
-            frame::open(value.value(), meta_place(inner.header.uuid, &name))
-                .map(Some)
-                .map_err(|cause| Error::Corrupt { what: format!("the position {name:?}"), cause })
-        })
+        self.inner.noted(transaction::POSITION_PREFIX, name)
+    }
+
+    /// What was ingested up to the position of this name.
+    pub(crate) fn ingest_source(&self, name: &str) -> Result<Option<IngestSource>> {
+        self.inner.noted(transaction::SOURCE_PREFIX, name)
     }
 
     /// Flushes, ends the flusher and closes the file.
@@ -536,6 +538,20 @@ impl Inner {
             self.poisoned.store(true, Ordering::Release);
         }
         result
+    }
+
+    /// What stands in `meta` under a name.
+    fn noted<T: Framed>(&self, prefix: &str, name: &str) -> Result<Option<T>> {
+        self.reading("read a position", || {
+            let name = format!("{prefix}{name}");
+            let meta = self.handle.begin_read()?.open_table(META).map_err(storage("open a table"))?;
+            let Some(value) = meta.get(name.as_str()).map_err(storage("read a position"))? else {
+                return Ok(None);
+            };
+            frame::open(value.value(), meta_place(self.header.uuid, &name))
+                .map(Some)
+                .map_err(|cause| Error::Corrupt { what: format!("the position {name:?}"), cause })
+        })
     }
 
     fn stats(&self) -> Result<Stats> {

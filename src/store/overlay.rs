@@ -4,6 +4,7 @@
 //! a store is first opened through this layer. Only when it proves to be a store of a known version is the file
 //! itself opened; every other file stays as it was, byte for byte.
 
+use super::held::Held;
 use parking_lot::Mutex;
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
@@ -14,10 +15,10 @@ use std::ops::Bound;
 
 const BLOCK: u64 = 4_096;
 
-/// The layer. Locks are the file's own, so that a store in use is found to be in use.
+/// The layer. Locks are the storage's own, so that a store in use is found to be in use.
 #[derive(Debug)]
-pub(super) struct Overlay {
-    file: FileBackend,
+pub(super) struct Overlay<B> {
+    below: B,
     /// Nothing will follow that writes: other readers may look at the file too.
     shared: bool,
     state: Mutex<State>,
@@ -26,26 +27,29 @@ pub(super) struct Overlay {
 #[derive(Debug)]
 struct State {
     len: u64,
-    /// Bytes of the file that still show through; a file that shrank and grew again shows zeros.
+    /// Bytes of the storage that still show through; one that shrank and grew again shows zeros.
     visible: u64,
     blocks: BTreeMap<u64, Box<[u8; BLOCK as usize]>>,
 }
 
-impl Overlay {
-    /// A layer before a file that will be opened for writing.
-    pub(super) fn new(file: File) -> io::Result<Self> {
-        Self::layer(file, false)
+impl Overlay<Held> {
+    /// A layer before storage that will be opened for writing; its locks stay when the layer is closed.
+    pub(super) fn before(storage: Held) -> io::Result<Self> {
+        Self::layer(storage, false)
     }
+}
 
+impl Overlay<FileBackend> {
     /// A layer before a file that others may read meanwhile.
     pub(super) fn reading(file: File) -> io::Result<Self> {
-        Self::layer(file, true)
+        Self::layer(FileBackend::new(file).map_err(io::Error::other)?, true)
     }
+}
 
-    fn layer(file: File, shared: bool) -> io::Result<Self> {
-        let len = file.metadata()?.len();
-        let file = FileBackend::new(file).map_err(io::Error::other)?;
-        Ok(Self { file, shared, state: Mutex::new(State { len, visible: len, blocks: BTreeMap::new() }) })
+impl<B: StorageBackend> Overlay<B> {
+    fn layer(below: B, shared: bool) -> io::Result<Self> {
+        let len = below.len()?;
+        Ok(Self { below, shared, state: Mutex::new(State { len, visible: len, blocks: BTreeMap::new() }) })
     }
 
     fn load(&self, state: &State, block: u64) -> io::Result<Box<[u8; BLOCK as usize]>> {
@@ -56,7 +60,7 @@ impl Overlay {
         let start = block * BLOCK;
         let there = state.visible.saturating_sub(start).min(BLOCK) as usize;
         if there > 0 {
-            self.file.read(start, &mut bytes[..there])?;
+            self.below.read(start, &mut bytes[..there])?;
         }
         Ok(bytes)
     }
@@ -76,7 +80,7 @@ fn parts(
     })
 }
 
-impl StorageBackend for Overlay {
+impl<B: StorageBackend> StorageBackend for Overlay<B> {
     fn len(&self) -> io::Result<u64> {
         Ok(self.state.lock().len)
     }
@@ -125,36 +129,36 @@ impl StorageBackend for Overlay {
     }
 
     fn close(&self) -> io::Result<()> {
-        self.file.close()
+        if self.shared { self.below.close() } else { Ok(()) }
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         match self.shared {
-            true => self.file.try_lock_shared_range(start, end),
-            false => self.file.try_lock_range(start, end),
+            true => self.below.try_lock_shared_range(start, end),
+            false => self.below.try_lock_range(start, end),
         }
     }
 
     fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
+        self.below.try_lock_shared_range(start, end)
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
         match self.shared {
-            true => self.file.lock_shared_range(start, end),
-            false => self.file.lock_range(start, end),
+            true => self.below.lock_shared_range(start, end),
+            false => self.below.lock_range(start, end),
         }
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
+        self.below.lock_shared_range(start, end)
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
+        if self.shared { self.below.unlock_range(start, end) } else { Ok(()) }
     }
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
+        self.below.query_lock_range(start, end)
     }
 }

@@ -1,5 +1,6 @@
 //! Reads: rank in memory, look up in a snapshot, check that both speak of the same write, decode outside all locks.
 
+use super::file::Handle;
 use super::flusher::BUMPS_MAX;
 use super::guard::storage;
 use super::tables::{KEYS, METADATA, RESIDUALS, SLOTS, metadata_place, slot_place};
@@ -11,6 +12,7 @@ use crate::record::{Record, Records};
 use crate::stored::{Stored, corrupt_residual, decode_all};
 use apcm_format::{DecodeError, MemoryId, SlotKind, SlotMetadata, SlotRecord, frame};
 use redb::{ReadOnlyTable, ReadTransaction};
+use std::sync::Arc;
 
 /// The database as it was at one moment, its tables opened once for all that is looked up in it.
 pub(super) struct Snapshot {
@@ -19,14 +21,29 @@ pub(super) struct Snapshot {
     pub(super) metadata: ReadOnlyTable<u32, &'static [u8]>,
 }
 
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    pub(super) fn of(handle: &Handle) -> Result<Arc<Self>> {
+        let transaction = handle.begin_read()?;
+        let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
+        let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
+        Ok(Arc::new(Self { transaction, slots, metadata }))
+    }
+}
+
 impl Inner {
     pub(super) fn nearest(&self, query: &Record, counted: bool) -> Result<Option<Memory>> {
         // Asked here too: what is in memory may be behind a commit of unknown outcome.
         self.check_usable()?;
         let vector = self.codec.query_vectors(&Records::from(query), self.header.similarity)?;
         for attempt in 0.. {
-            let (last, writer) = self.last_attempt(attempt);
             let now = self.now();
+            let (last, writer) = self.last_attempt(attempt);
             let best = {
                 let live = self.live.read();
                 let admit = |slot| live.occupant(slot, now).is_some();
@@ -40,7 +57,7 @@ impl Inner {
             let id = MemoryId { slot: best.slot, seq };
             // A commit may have come between ranking and looking: then what was ranked is gone, and the reader
             // ranks again what is there now.
-            let found = self.reading("read a memory", || self.stored(&self.snapshot()?, id))?;
+            let found = self.reading("read a memory", || self.stored(&*self.snapshot()?, id))?;
             match found {
                 Some(stored) => {
                     drop(writer);
@@ -75,7 +92,7 @@ impl Inner {
     }
 
     pub(super) fn by_id(&self, id: MemoryId, counted: bool) -> Result<Memory> {
-        let stored = self.reading("read a memory", || self.stored(&self.snapshot()?, id))?;
+        let stored = self.reading("read a memory", || self.stored(&*self.snapshot()?, id))?;
         let now = self.now();
         let stored = stored.filter(|stored| stored.is_there(now)).ok_or(Error::NotFound { id })?;
         let record = self.decode(&stored)?;
@@ -108,12 +125,15 @@ impl Inner {
         Ok(found.filter(|(_, expires_at)| expires_at.is_none_or(|at| at > now)).map(|(id, _)| id))
     }
 
-    /// The database as it is now.
-    pub(super) fn snapshot(&self) -> Result<Snapshot> {
-        let transaction = self.handle.begin_read()?;
-        let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
-        let metadata = transaction.open_table(METADATA).map_err(storage("open a table"))?;
-        Ok(Snapshot { transaction, slots, metadata })
+    /// The database as it was when memory last changed: a commit is seen by those who ask it and by those who ask memory
+    /// at the same moment.
+    pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>> {
+        let published = self.live.read().published();
+        match published {
+            Some(snapshot) => Ok(snapshot),
+            // A file with a page that cannot be read, opened for reading.
+            None => Snapshot::of(&self.handle),
+        }
     }
 
     /// The memory of this id in a snapshot, or `None` when its slot is empty or another's.

@@ -1,24 +1,32 @@
 //! Moving a store to another codec: decode, encode, and say what that added to the error.
 
+use super::commit::durable;
 use super::file::permissions_of;
 use super::guard::storage;
-use super::iter::Entry;
-use super::tables::META;
-use super::transaction::{Op, POSITION_PREFIX};
-use super::transfer::{batch, encode_again};
-use super::{Callback, Store};
+use super::tables::{META, RECODED, optional};
+use super::transaction::{Op, POSITION_PREFIX, SOURCE_PREFIX, Source};
+use super::transfer::{Transferred, as_they_are, batch, encode_again};
+use super::{Callback, Inner, Store};
+use crate::clock::Clock;
 use crate::codec::column_means;
 use crate::codec::{Codec, Device};
 use crate::error::{Error, Result};
+use crate::policy::Occupant;
 use crate::record::check_shape;
 use crate::stored::{Stored, corrupt_part};
-use crate::whole_file::{folder_of, sync_folder};
+use crate::whole_file::{Taken, move_to};
 use apcm_format::stream::part_of_key;
-use apcm_format::{DecodeError, IngestPosition, MemoryId, SlotKind, StreamPart, frame};
+use apcm_format::{DecodeError, MemoryId, SlotKind, frame};
 use redb::ReadableTable;
+use rustc_hash::FxHashMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Passes over what others change while a store is moved.
+const PASSES_MAX: u32 = 100;
 
 /// What a recode did.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -69,88 +77,94 @@ impl<'a> Recode<'a> {
     /// Moves every memory: ids, keys, metadata, pins, expiries, counts and ingest positions stay what they are.
     ///
     /// The new store grows beside its name, as `NAME.<source>.recoding`, in durable transactions; a run that was
-    /// interrupted goes on where it stopped, and moves what was written to the source between the runs. During a run the
-    /// source's writers wait (do not write to it from the progress callback). Only when all is there the file gets its
-    /// name. Where that is the old store's own, the old file is whole until that moment, and its handle is
-    /// [`Poisoned`](Error::Poisoned) from then on: drop it, and open the store again.
+    /// interrupted goes on where it stopped, and moves what was written to the source between the runs. Others may write to the
+    /// source meanwhile: what they change is moved in further passes, and only the last step, which encodes nothing, keeps
+    /// them waiting. When all is there the file gets its name, unless another file got it meanwhile. Where that is the old
+    /// store's own, the old file is whole until that moment, and its handle is [`Poisoned`](Error::Poisoned) from then on:
+    /// drop it, and open the store again. A symbolic link to the store goes on leading to it.
     ///
-    /// Lossless memories stay lossless. Bounded ones keep a residual, and their error grows by a quarter at most. Damaged
-    /// memories cannot be decoded, and end the move with their error: remove them first.
+    /// Lossless memories stay lossless. Bounded ones keep a residual, and their error grows by a quarter at most. Under the
+    /// same codec memories stay as they are, to the bit. Damaged memories cannot be decoded, and end the move with their
+    /// error: remove them first.
     ///
     /// # Errors
     /// [`Exists`](Error::Exists), [`RecordShape`](Error::RecordShape) for a codec of other records,
-    /// [`Cancelled`](Error::Cancelled), [`Corrupt`](Error::Corrupt), [`OverBudget`](Error::OverBudget) when under the new
-    /// codec all memories take more than the store's byte budget; the old file is never touched.
+    /// [`Cancelled`](Error::Cancelled), [`Busy`](Error::Busy) for a source that changes faster than it can be moved,
+    /// [`OverBudget`](Error::OverBudget) when under the new codec all memories take more than the store's byte budget; the old
+    /// file is never touched.
     pub fn run(mut self) -> Result<RecodeReport> {
-        let shape = self.from.inner.header.shape;
-        check_shape(shape, self.codec.shape())?;
+        let from = &self.from.inner;
+        check_shape(from.header.shape, self.codec.shape())?;
         let in_place = self.from.path().is_some_and(|path| same_file(&self.to, path));
-        if self.to.exists() && !in_place {
+        if in_place {
+            // Through a symbolic link: it is the file that is replaced, and the link goes on leading to it.
+            self.to = self.to.canonicalize().map_err(Error::io(&self.to))?;
+        } else if self.to.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: self.to });
         }
-        // Nobody writes to the source meanwhile: what came after the snapshot would be missing in the result.
-        let writing = self.from.inner.writer.lock();
-        let partial = partial_path(&self.to, &self.from.inner.header.uuid.0);
-        let into = self.destination(&partial)?;
-        let mut report = RecodeReport {
-            records: 0,
-            resumed: 0,
-            error_before: 0.0,
-            error_added: 0.0,
-            error_after: 0.0,
-            stored_before: self.from.inner.live.read().stored(),
-            stored_after: 0,
-        };
-        self.remove_strangers(&into)?;
-        let total = self.from.len() as u64;
-        let size = batch(shape.values());
-        let mut entries = self.from.iter()?;
-        loop {
-            let some = entries.by_ref().take(size).collect::<Result<Vec<Entry<'_>>>>()?;
-            if some.is_empty() {
-                break;
+        // The time stands still while the source's writers wait: its clock is the caller's own code.
+        let time = Arc::new(AtomicU64::new(from.now().into()));
+        let partial = partial_path(&self.to, &from.header.uuid.0);
+        let into = self.destination(&partial, &time)?;
+        let stored_before = from.live.read().stored();
+        let mut moving = Move { from, into: &into, moved: FxHashMap::default() };
+        for pass in 0.. {
+            time.store(from.now().into(), Ordering::Relaxed);
+            let change = moving.changed();
+            if change.is_empty() {
+                let writing = from.writer.lock();
+                from.check_usable()?;
+                if from.changes.load(Ordering::Acquire) == change.mark {
+                    let mut report = moving.report(stored_before);
+                    move_heads(from, &into)?;
+                    report.stored_after = into.inner.live.read().stored();
+                    // The new store has the old one's budget; it must not begin by dropping what was just moved.
+                    if let Some(budget) = from.live.read().state().byte_budget
+                        && report.stored_after > budget
+                    {
+                        return Err(Error::OverBudget { needed: report.stored_after, budget });
+                    }
+                    inherit(from, &into)?;
+                    into.close()?;
+                    if in_place {
+                        // From here on the old handle's file may have no name any more: nothing may be written to it.
+                        from.poisoned.store(true, Ordering::Release);
+                    }
+                    move_to(&partial, &self.to, if in_place { Taken::Replace } else { Taken::Refuse })?;
+                    drop(writing);
+                    return Ok(report);
+                }
+                continue;
             }
-            move_batch(&into, &some, &mut report)?;
-            if let Some(callback) = &mut self.progress
-                && callback(report.records, total).is_break()
-            {
-                into.close()?;
-                return Err(Error::Cancelled);
+            if pass == PASSES_MAX {
+                return Err(Error::Busy { passes: PASSES_MAX });
+            }
+            moving.remove(&change)?;
+            let size = batch(from.header.shape.values());
+            for some in change.written.chunks(size) {
+                moving.take(some)?;
+                let total = self.from.len() as u64;
+                if let Some(callback) = &mut self.progress
+                    && callback((moving.moved.len() as u64).min(total), total).is_break()
+                {
+                    into.close()?;
+                    return Err(Error::Cancelled);
+                }
             }
         }
-        drop(entries);
-        move_heads(self.from, &into)?;
-        report.stored_after = into.inner.live.read().stored();
-        // The new store has the old one's budget; it must not begin by dropping what was just moved.
-        if let Some(budget) = self.from.inner.live.read().state().byte_budget
-            && report.stored_after > budget
-        {
-            return Err(Error::OverBudget { needed: report.stored_after, budget });
-        }
-        inherit(self.from, &into)?;
-        into.close()?;
-        std::fs::rename(&partial, &self.to).map_err(Error::io(&self.to))?;
-        if in_place {
-            // The old handle still holds the old file, which has no name any more: nothing may be written to it.
-            self.from.inner.poisoned.store(true, std::sync::atomic::Ordering::Release);
-        }
-        drop(writing);
-        sync_folder(folder_of(&self.to))?;
-        let records = (report.records as f64).max(1.0);
-        report.error_before /= records;
-        report.error_added /= records;
-        report.error_after /= records;
-        Ok(report)
+        Err(Error::Busy { passes: PASSES_MAX })
     }
 
     /// The partial store of an earlier run with this codec, or a new one.
-    fn destination(&mut self, partial: &Path) -> Result<Store> {
+    fn destination(&mut self, partial: &Path, time: &Arc<AtomicU64>) -> Result<Store> {
         let header = &self.from.inner.header;
         let image = self.codec.image()?;
+        let clock = Arc::clone(time);
+        let clock: Clock = Arc::new(move || clock.load(Ordering::Relaxed));
         if partial.exists() {
             let wanted = crate::codec::fingerprint(&image.encode()?);
             // It is this program's own, and as large as what is open already.
-            let builder = Store::builder().shared_clock(self.from.inner.clock.clone()).memory_limit(u64::MAX);
+            let builder = Store::builder().shared_clock(Arc::clone(&clock)).memory_limit(u64::MAX);
             match builder.open(partial) {
                 Ok(store)
                     if store.inner.header.fingerprint == wanted
@@ -172,125 +186,220 @@ impl<'a> Recode<'a> {
             .capacity(header.capacity)
             .similarity(header.similarity)
             .policy(self.from.policy())
-            .shared_clock(self.from.inner.clock.clone());
+            .shared_clock(clock);
         match self.from.path().and_then(permissions_of) {
             Some(permissions) => builder.permissions(permissions),
             None => builder,
         }
         .create_boxed(partial, codec)
     }
+}
 
-    /// Removes what an interrupted run moved and the source no longer has.
-    fn remove_strangers(&self, into: &Store) -> Result<()> {
-        let mut transaction = into.begin_write();
-        {
-            let (from, live) = (self.from.inner.live.read(), into.inner.live.read());
-            for (slot, occupant) in live.bank().iter() {
-                if from.bank().get(slot).is_none_or(|source| source.seq != occupant.seq) {
-                    transaction.remove_id(MemoryId { slot, seq: occupant.seq });
-                }
-            }
+/// What memory knows of a slot: while it stays the same, what was moved is what is there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Seen {
+    occupant: Occupant,
+    record: u32,
+    residual: u32,
+    error: u32,
+}
+
+/// A memory that was moved.
+struct Moved {
+    seen: Seen,
+    before: f32,
+    added: f32,
+    after: f32,
+    /// By an earlier run.
+    resumed: bool,
+}
+
+/// What the source has that was not moved yet, and what was moved and is not there any more.
+struct Change {
+    /// How often the source had changed when this was found.
+    mark: u64,
+    written: Vec<(u32, Seen)>,
+    gone: Vec<MemoryId>,
+}
+
+impl Change {
+    fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.gone.is_empty()
+    }
+}
+
+/// A move under way.
+struct Move<'a> {
+    from: &'a Inner,
+    into: &'a Store,
+    moved: FxHashMap<u32, Moved>,
+}
+
+impl Move<'_> {
+    fn changed(&self) -> Change {
+        let now = self.from.now();
+        let (from, into) = (self.from.live.read(), self.into.inner.live.read());
+        let there = |slot| from.occupant(slot, now);
+        let seen = |(slot, occupant): (u32, Occupant)| {
+            let size = from.size(slot);
+            let seen =
+                Seen { occupant, record: size.record, residual: size.residual, error: size.error.to_bits() };
+            let moved = self.moved.get(&slot).is_some_and(|moved| moved.seen == seen);
+            (there(slot).is_some() && !moved).then_some((slot, seen))
+        };
+        let left = |(slot, occupant): (u32, Occupant)| {
+            let id = MemoryId { slot, seq: occupant.seq };
+            there(slot).is_none_or(|source| source.seq != id.seq).then_some(id)
+        };
+        Change {
+            mark: self.from.changes.load(Ordering::Acquire),
+            written: from.bank().iter().filter_map(seen).collect(),
+            gone: into.bank().iter().filter_map(left).collect(),
+        }
+    }
+
+    /// Removes what was moved, by an earlier run perhaps, and left the source.
+    fn remove(&mut self, change: &Change) -> Result<()> {
+        let mut transaction = self.into.begin_write();
+        for &id in &change.gone {
+            self.moved.remove(&id.slot);
+            transaction.remove_id(id);
         }
         transaction.commit().map(drop)
     }
-}
 
-/// Moves memories that are not there yet; adds to the report's sums.
-fn move_batch(into: &Store, some: &[Entry<'_>], report: &mut RecodeReport) -> Result<()> {
-    let (parts, some): (Vec<&Entry<'_>>, Vec<&Entry<'_>>) =
-        some.iter().partition(|entry| entry.stored().kind == SlotKind::StreamRoot);
-    move_parts(into, &parts, report)?;
-    let Some(records) = Entry::records_of(&some)? else { return Ok(()) };
-    let there = some.iter().map(|entry| is_there(into, entry)).collect::<Result<Vec<bool>>>()?;
-    let stored: Vec<&Stored> = some.iter().map(|entry| entry.stored()).collect();
-    let mut transaction = into.begin_write();
-    let moved = encode_again(&into.inner, some[0].store_uuid(), &stored, &records)?;
-    for ((entry, moved), there) in some.iter().zip(moved).zip(there) {
-        report.records += 1;
-        report.resumed += u64::from(there);
-        report.error_before += f64::from(entry.error());
-        report.error_added += f64::from(moved.added);
-        report.error_after += f64::from(moved.error);
-        if !there {
-            transaction.push(Op::restore(moved.content, entry.stored()));
+    /// Moves memories, as far as they are still what was found; those of which nothing changed since an earlier run are there.
+    fn take(&mut self, some: &[(u32, Seen)]) -> Result<()> {
+        let stored = self.from.reading("read a memory", || {
+            let snapshot = self.from.snapshot()?;
+            let read = |&(slot, seen): &(u32, Seen)| {
+                let stored =
+                    self.from.stored_in(&snapshot, slot, Some(seen.occupant.seq).filter(|&seq| seq > 0))?;
+                Ok(stored.map(|stored| (stored, seen)))
+            };
+            some.iter().map(read).filter_map(Result::transpose).collect::<Result<Vec<(Stored, Seen)>>>()
+        })?;
+        let mut left = Vec::new();
+        for (stored, seen) in &stored {
+            let source = stored.digest()?;
+            match self.earlier(stored, &source)? {
+                Some(added) => {
+                    let after = self.into.inner.live.read().error(stored.id.slot);
+                    let moved = Moved { seen: *seen, before: stored.error, added, after, resumed: true };
+                    self.moved.insert(stored.id.slot, moved);
+                }
+                None => left.push((stored, *seen, source)),
+            }
         }
+        let (parts, memories): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|(stored, ..)| stored.kind == SlotKind::StreamRoot);
+        let mut transaction = self.into.begin_write();
+        let mut taken = Vec::new();
+        for (stored, seen, source) in parts {
+            taken.push((stored, seen, source, self.part(stored)?));
+        }
+        let all: Vec<&Stored> = memories.iter().map(|(stored, ..)| *stored).collect();
+        if !all.is_empty() {
+            let (inner, uuid) = (&self.into.inner, self.from.header.uuid);
+            // Decoding and encoding once more would add rounding to every error, and nothing else.
+            let contents = if self.from.header.fingerprint == inner.header.fingerprint {
+                as_they_are(inner, uuid, &all)?
+            } else {
+                encode_again(inner, uuid, &all, &self.from.decode_all(&all)?)?
+            };
+            let memories = memories.into_iter().zip(contents);
+            taken.extend(memories.map(|((stored, seen, source), content)| (stored, seen, source, content)));
+        }
+        for (stored, seen, source, Transferred { content, added, error }) in taken {
+            let before = stored.error;
+            self.moved.insert(stored.id.slot, Moved { seen, before, added, after: error, resumed: false });
+            transaction.push(Op::restore(content, stored, Some(Source { digest: source, added })));
+        }
+        transaction.commit().map(drop)
     }
-    transaction.commit().map(drop)
-}
 
-/// Moves parts of streams: their states are the sweeper tree's and stay what they are, their search vectors are made again.
-fn move_parts(into: &Store, parts: &[&Entry<'_>], report: &mut RecodeReport) -> Result<()> {
-    let inner = &into.inner;
-    let mut transaction = into.begin_write();
-    for entry in parts {
-        let stored = entry.stored();
-        let there = is_there(into, entry)?;
-        report.records += 1;
-        report.resumed += u64::from(there);
-        report.error_before += f64::from(entry.error());
-        report.error_after += f64::from(entry.error());
+    /// What an earlier run added to the error of this very memory, if it moved it. Its numbers are not enough to know it by: a
+    /// source that was restored from a backup and written on has the same for other memories.
+    fn earlier(&self, stored: &Stored, source: &[u8; 32]) -> Result<Option<f32>> {
+        let inner = &self.into.inner;
+        if self.moved.contains_key(&stored.id.slot) || !inner.live.read().holds(stored.id, 0) {
+            return Ok(None);
+        }
+        inner.reading("look at the partial store", || {
+            let table = inner.handle.begin_read()?.open_table(RECODED);
+            let Some(table) = optional(table).map_err(storage("open a table"))? else { return Ok(None) };
+            let row = table.get(stored.id.slot).map_err(storage("look up a move"))?;
+            Ok(row
+                .and_then(|row| Source::decode(row.value()))
+                .filter(|row| row.digest == *source)
+                .map(|row| row.added))
+        })
+    }
+
+    /// A part of a stream: its state is the sweeper tree's and stays what it is, its search vector is made again.
+    fn part(&self, stored: &Stored) -> Result<Transferred> {
+        let inner = &self.into.inner;
         let Some((name, first)) = stored.metadata.key.as_deref().and_then(part_of_key) else {
             let cause = DecodeError::Truncated { what: "the key of a part", needed: 1, found: 0 };
             return Err(corrupt_part(stored.id.slot, cause));
         };
-        if there {
-            continue;
+        let mut part = stored.part()?;
+        if self.from.header.fingerprint != inner.header.fingerprint {
+            let vectors = inner.finite_vectors(&self.from.records_of_part(stored)?)?;
+            part.search = column_means(&vectors, inner.header.search_dims as usize);
         }
-        let vectors = inner.finite_vectors(&entry.records_of_part()?)?;
-        let search = column_means(&vectors, inner.header.search_dims as usize);
-        let part = StreamPart { search, ..stored.part()? };
-        transaction.push(Op::restore(super::stream::content(name, first, &part, stored.norm)?, stored));
+        let content = super::stream::content(name, first, &part, stored.norm)?;
+        Ok(Transferred { content, added: 0.0, error: stored.error })
     }
-    transaction.commit().map(drop)
+
+    fn report(&self, stored_before: u64) -> RecodeReport {
+        let mean = |of: fn(&Moved) -> f32| {
+            let sum: f64 = self.moved.values().map(|moved| f64::from(of(moved))).sum();
+            sum / (self.moved.len() as f64).max(1.0)
+        };
+        RecodeReport {
+            records: self.moved.len() as u64,
+            resumed: self.moved.values().filter(|moved| moved.resumed).count() as u64,
+            error_before: mean(|moved| moved.before),
+            error_added: mean(|moved| moved.added),
+            error_after: mean(|moved| moved.after),
+            stored_before,
+            stored_after: 0,
+        }
+    }
 }
 
 /// What appending to streams needs, which counts with what was moved.
-fn move_heads(from: &Store, into: &Store) -> Result<()> {
+fn move_heads(from: &Inner, into: &Store) -> Result<()> {
     let mut transaction = into.begin_write();
-    for (name, head) in from.inner.reading("read the streams", || from.inner.heads())? {
+    for (name, head) in from.reading("read the streams", || from.heads())? {
         transaction.push(Op::Head(name, head));
     }
     transaction.commit().map(drop)
 }
 
-/// Whether an earlier run moved this very memory. The number of the write is not enough: a source that was restored from
-/// a backup and written on has the same numbers for other memories, and pins change without a write.
-fn is_there(into: &Store, entry: &Entry<'_>) -> Result<bool> {
-    let inner = &into.inner;
-    let found =
-        inner.reading("look at the partial store", || inner.stored(&inner.snapshot()?, entry.id()))?;
-    Ok(found.is_some_and(|found| {
-        found.written_at == entry.written_at()
-            && found.expires_at == entry.expires_at()
-            && found.pinned == entry.is_pinned()
-            && found.metadata == entry.stored().metadata
-    }))
-}
-
 /// Counts, lifetime totals, ingest positions, and what streams go on from.
-fn inherit(from: &Store, into: &Store) -> Result<()> {
-    let inner = &from.inner;
+fn inherit(inner: &Inner, into: &Store) -> Result<()> {
     if let Some(image) = inner.reading("read the sweeper tree", || inner.tree_image())? {
         into.inner.put_tree(&image)?;
     }
     let mut transaction = into.begin_write();
-    let positions = inner.reading("read the positions", || {
+    let noted = inner.reading("read the positions", || {
         let meta = inner.handle.begin_read()?.open_table(META).map_err(storage("open a table"))?;
-        let mut positions: Vec<(String, IngestPosition)> = Vec::new();
+        let mut noted = Vec::new();
         for entry in meta.iter().map_err(storage("read the positions"))? {
             let (name, value) = entry.map_err(storage("read the positions"))?;
-            let name = name.value().to_owned();
-            if name.starts_with(POSITION_PREFIX)
-                && let Ok(position) = frame::open(value.value(), super::meta_place(inner.header.uuid, &name))
-            {
-                positions.push((name, position));
+            let (name, value) = (name.value().to_owned(), value.value());
+            let place = super::meta_place(inner.header.uuid, &name);
+            if name.starts_with(POSITION_PREFIX) {
+                noted.extend(frame::open(value, place).ok().map(|position| Op::Position(name, position)));
+            } else if name.starts_with(SOURCE_PREFIX) {
+                noted.extend(frame::open(value, place).ok().map(|source| Op::Source(name, source)));
             }
         }
-        Ok(positions)
+        Ok(noted)
     })?;
-    for (name, position) in positions {
-        transaction.push(Op::Position(name, position));
-    }
+    noted.into_iter().for_each(|op| transaction.push(op));
     let reads = inner.live.read().counts().pending();
     let state = inner.live.read().state();
     transaction
@@ -306,7 +415,14 @@ fn inherit(from: &Store, into: &Store) -> Result<()> {
             }
         }
     }
-    into.flush()
+    into.flush()?;
+    // The move is over: nobody asks any more what each memory came from.
+    let target = &into.inner;
+    target.poisoning(|| {
+        let transaction = target.handle.writable()?.begin_write().map_err(storage("begin a write"))?;
+        transaction.delete_table(RECODED).map_err(storage("forget what was moved"))?;
+        durable(transaction)
+    })
 }
 
 /// Beside the target, and named after the source too: another store's beginning is not this one's.

@@ -4,9 +4,10 @@ use super::Inner;
 use super::guard::storage;
 use super::live::{SlotSize, row_bytes};
 use super::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STREAMS, USES, metadata_place, residual_place,
+    COUNTERS, KEYS, META, METADATA, RECODED, RESIDUALS, SLOTS, STREAMS, USES, metadata_place, residual_place,
     slot_place, stream_place,
 };
+use super::transaction::Source;
 use crate::error::Result;
 use crate::policy::Rule;
 use apcm_format::stream::{part_key, part_of_key};
@@ -118,9 +119,24 @@ impl<'a> Rows<'a> {
         if !any {
             self.streams()?.remove(stream).map_err(storage("forget a stream"))?;
         } else if let Some(head) = self.head(stream)?.filter(|head| head.first == first) {
-            self.set_head(stream, &StreamHead { states: Vec::new(), ..head })?;
+            self.set_head(stream, &StreamHead { states: Vec::new(), originals: Vec::new(), ..head })?;
         }
         Ok(())
+    }
+
+    /// Where the last part of a stream begins, and its slot. Rows of keys that lead astray are dropped.
+    pub(super) fn last_part(&mut self, stream: &str) -> Result<Option<(u64, u32)>> {
+        loop {
+            let (from, to) = (part_key(stream, 0), part_key(stream, u64::MAX));
+            let mut parts =
+                self.keys.range(from.as_slice()..=to.as_slice()).map_err(storage("look up a key"))?;
+            let last = parts.next_back().transpose().map_err(storage("look up a key"))?;
+            let Some(key) = last.map(|(key, _)| key.value().to_vec()) else { return Ok(None) };
+            drop(parts);
+            if let Some(slot) = self.slot_of(&key)? {
+                return Ok(Some((part_of_key(&key).map_or(0, |(_, first)| first), slot)));
+            }
+        }
     }
 
     /// What is kept to append to a stream, if it can be read.
@@ -217,6 +233,13 @@ impl<'a> Rows<'a> {
             record.encode(slot_place(self.inner.header.uuid, slot))?
         };
         self.slots.insert(slot, changed.as_slice()).map_err(storage("write a slot"))?;
+        Ok(())
+    }
+
+    /// Notes what was moved into a slot.
+    pub(super) fn set_source(&mut self, slot: u32, source: &Source) -> Result<()> {
+        let mut table = self.transaction.open_table(RECODED).map_err(storage("open a table"))?;
+        table.insert(slot, source.encode().as_slice()).map_err(storage("note a move"))?;
         Ok(())
     }
 

@@ -34,13 +34,14 @@ impl Inner {
     pub(super) fn found(&self, question: &Question) -> Result<Vec<Vec<(Stored, f32)>>> {
         let vectors = self.codec.query_vectors(&question.queries, self.header.similarity)?;
         for attempt in 0.. {
+            let now = self.now();
             let (last, writer) = self.last_attempt(attempt);
             // The snapshot comes first: what it holds and what is ranked agree wherever their sequence numbers do.
             let answered = self.reading("search", || {
                 let snapshot = self.snapshot()?;
                 let admitted =
                     question.filter.as_ref().map(|filter| self.admitted(&snapshot, filter)).transpose()?;
-                let ranked = self.rank(&vectors, question, admitted.as_ref());
+                let ranked = self.rank(&vectors, question, now, admitted.as_ref());
                 ranked
                     .into_iter()
                     .map(|ranked| self.look_up(&snapshot, ranked))
@@ -63,9 +64,9 @@ impl Inner {
         &self,
         vectors: &[f32],
         question: &Question,
+        now: u32,
         admitted: Option<&Admitted>,
     ) -> Vec<Vec<(Ranked, u64)>> {
-        let now = self.now();
         let dims = self.header.search_dims as usize;
         // What a scan needs grows with the queries it answers at once, and a commit waits for it: a few at a time.
         let some = vectors.chunks(QUERIES_AT_ONCE * dims);

@@ -22,6 +22,9 @@ pub(super) const RESIDUALS: TableDefinition<'static, u32, &[u8]> = TableDefiniti
 /// Chunk number to 125 words of the policy; only where the policy keeps words.
 pub(super) const USES: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("uses");
 
+/// Slot to the digest of what was moved into it and what that added to the error; only in a partial store of a recode.
+pub(super) const RECODED: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("recoded");
+
 /// Name of a stream to what is kept to append to it; only where there are streams.
 pub(super) const STREAMS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("streams");
 

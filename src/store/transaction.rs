@@ -11,8 +11,8 @@ use crate::policy::Occupant;
 use crate::record::{Record, Records, check_shape};
 use crate::stored::Stored;
 use apcm_format::{
-    IngestPosition, MemoryId, Place, SlotKind, SlotMetadata, StoreState, StoreUuid, StreamHead, Table, frame,
-    limits,
+    IngestPosition, IngestSource, MemoryId, Place, SlotKind, SlotMetadata, StoreState, StoreUuid, StreamHead,
+    Table, frame, limits,
 };
 use std::collections::HashMap;
 
@@ -21,6 +21,9 @@ pub(super) const ROUNDING_MARGIN: f32 = 1.0001;
 
 /// What names of ingest positions begin with in `meta`.
 pub(super) const POSITION_PREFIX: &str = "ingest:";
+
+/// What names of what was ingested up to them begin with.
+pub(super) const SOURCE_PREFIX: &str = "source:";
 
 /// One staged operation.
 #[derive(Debug)]
@@ -33,24 +36,57 @@ pub(super) enum Op {
     RemoveId(MemoryId),
     /// Pin or unpin; an error if its memory left.
     Pin(MemoryId, bool),
-    /// Go on only if this memory is there; an error if it left.
-    Expect(MemoryId),
+    /// Go on only if a stream is as it was read; an error if it changed.
+    Expect(Expected),
     /// Keep what is needed to append to a stream.
     Head(String, StreamHead),
     /// Note how far a dataset was ingested.
     Position(String, IngestPosition),
+    /// Note what was ingested up to there.
+    Source(String, IngestSource),
     /// A memory of another store, in the slot and under the number it had there.
-    Restore { content: Box<Content>, slot: u32, occupant: Occupant, written_at: u32 },
+    Restore { content: Box<Content>, slot: u32, occupant: Occupant, written_at: u32, source: Option<Source> },
     /// The lifetime of another store goes on in this one.
     Inherit(StoreState),
 }
 
 impl Op {
     /// A memory in the slot and under the number it had where it comes from.
-    pub(super) fn restore(content: Box<Content>, from: &Stored) -> Self {
+    pub(super) fn restore(content: Box<Content>, from: &Stored, source: Option<Source>) -> Self {
         let MemoryId { slot, seq } = from.id;
-        let occupant = Occupant { seq, pinned: from.pinned, damaged: false, expires_at: from.expires_at };
-        Self::Restore { content, slot, occupant, written_at: from.written_at }
+        let occupant =
+            Occupant { seq, pinned: from.pinned, damaged: false, expires_at: from.expires_at, open: false };
+        Self::Restore { content, slot, occupant, written_at: from.written_at, source }
+    }
+}
+
+/// A stream as an append has read it.
+#[derive(Debug, Clone)]
+pub(super) struct Expected {
+    pub(super) name: String,
+    /// Where its last part begins, and the write that filled it, if it can be read.
+    pub(super) last: Option<(u64, Option<MemoryId>)>,
+    /// The sweeper tree that computed with it.
+    pub(super) tree: u64,
+}
+
+/// What a recode notes of a memory that it moved.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source {
+    /// Names what was moved, with all that was stored for it.
+    pub(super) digest: [u8; 32],
+    /// What the move added to its error.
+    pub(super) added: f32,
+}
+
+impl Source {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        [self.digest.as_slice(), &self.added.to_le_bytes()].concat()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (digest, added) = bytes.split_first_chunk::<32>()?;
+        Some(Self { digest: *digest, added: f32::from_le_bytes(added.try_into().ok()?) })
     }
 }
 
@@ -232,6 +268,11 @@ impl<'a> Transaction<'a> {
     /// Notes how far a dataset has been ingested; see [`Store::ingest_position`](super::Store::ingest_position).
     pub fn set_ingest_position(&mut self, name: &str, position: IngestPosition) {
         self.ops.push(Op::Position(format!("{POSITION_PREFIX}{name}"), position));
+    }
+
+    /// Notes what was ingested up to the position of that name.
+    pub(crate) fn set_ingest_source(&mut self, name: &str, source: IngestSource) {
+        self.ops.push(Op::Source(format!("{SOURCE_PREFIX}{name}"), source));
     }
 
     /// Whether there is a memory with this key, as this transaction sees it: its own staged keys come first. A removal

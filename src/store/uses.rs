@@ -5,6 +5,7 @@
 //! sequence numbers there are no words, in memory or on disk.
 
 use super::dirty::Dirty;
+use crate::claim::{Refused, reserve};
 use crate::policy::Rule;
 use apcm_format::{UseChunk, limits::USES_PER_CHUNK};
 use rustc_hash::FxHashMap;
@@ -47,9 +48,24 @@ impl Uses {
         self.rule
     }
 
+    /// How many chunks hold words that are not on disk yet.
+    pub(super) fn dirty_chunks(&self) -> usize {
+        self.dirty.count()
+    }
+
     /// What a slot takes in memory.
     pub(super) fn bytes_per_slot(&self) -> usize {
         if self.rule.keeps_words() { size_of::<u64>() + size_of::<AtomicU64>() } else { 0 }
+    }
+
+    /// Takes memory for slots up to `high_water`, once and exactly.
+    pub(super) fn reserve(&mut self, high_water: u32) -> Result<(), Refused> {
+        if !self.rule.keeps_words() {
+            return Ok(());
+        }
+        reserve(&mut self.base, high_water as usize)?;
+        reserve(&mut self.now, high_water as usize)?;
+        self.dirty.reserve(high_water as usize)
     }
 
     /// Keeps words of slots up to `high_water`.

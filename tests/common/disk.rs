@@ -14,6 +14,20 @@ pub enum Event {
     Write { offset: u64, data: Vec<u8> },
     SetLen(u64),
     Sync,
+    FailedSync(Loss),
+}
+
+/// What a failed sync does to writes that were not synced. Reading shows them all the same: the cache has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Loss {
+    /// They stay dirty: the next good sync writes them.
+    #[default]
+    Nothing,
+    /// None arrives, and all are marked clean: no later sync writes them. So do ext4, XFS and Btrfs. The file's length is no page
+    /// and stays to be written.
+    All,
+    /// Some arrive, chosen by this seed, and all are marked clean.
+    Some(u64),
 }
 
 /// What a fault waits for.
@@ -44,6 +58,8 @@ struct State {
     bytes: Vec<u8>,
     log: Vec<Event>,
     fault: Option<Fault>,
+    /// What a sync that fails does.
+    loss: Loss,
     /// Calls of each kind since the fault was set.
     calls: [u64; 4],
     /// How often a fault struck.
@@ -77,6 +93,11 @@ impl Disk {
         state.fault = fault;
         state.calls = [0; 4];
         state.struck = 0;
+    }
+
+    /// Says what a sync that fails does from now on.
+    pub fn set_loss(&self, loss: Loss) {
+        self.0.lock().unwrap().loss = loss;
     }
 
     /// Calls of a kind since a fault was last set.
@@ -129,7 +150,11 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
-        state.enter(Call::Sync)?;
+        if let Err(error) = state.enter(Call::Sync) {
+            let loss = state.loss;
+            state.log.push(Event::FailedSync(loss));
+            return Err(error);
+        }
         state.log.push(Event::Sync);
         Ok(())
     }
@@ -184,6 +209,20 @@ impl<'a> Moment<'a> {
         match event {
             Event::Sync => {
                 self.synced = self.image(|_| Fate::Kept, Fill::Zeros);
+                self.pending.clear();
+            }
+            Event::FailedSync(Loss::Nothing) => {}
+            Event::FailedSync(Loss::All) => self.pending.retain(|event| matches!(event, Event::SetLen(_))),
+            Event::FailedSync(Loss::Some(seed)) => {
+                let arrived = |index: usize| {
+                    let chosen = Random(seed ^ index as u64).next() & 1 == 1;
+                    if matches!(self.pending[index], Event::SetLen(_)) || chosen {
+                        Fate::Kept
+                    } else {
+                        Fate::Lost
+                    }
+                };
+                self.synced = self.image(arrived, Fill::Zeros);
                 self.pending.clear();
             }
             other => self.pending.push(other),

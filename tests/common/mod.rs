@@ -3,6 +3,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "test helpers")]
 
 pub mod disk;
+pub mod linear;
 pub mod model;
 pub mod scripts;
 #[cfg(feature = "cli")]

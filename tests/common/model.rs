@@ -118,15 +118,26 @@ impl Model {
         self.slots.iter_mut().flatten().find(|memory| memory.key.as_deref() == Some(key))
     }
 
-    /// The lowest free slot; else that of the memory of the lowest rank that is not pinned, the oldest among equals, one that
-    /// this very transaction wrote only when there is no other.
+    /// Whether a memory is a part that its stream goes on with.
+    fn is_open(&self, memory: &Memory) -> bool {
+        memory.part.is_some_and(|(stream, first, len)| {
+            len < PART as u64 && self.heads.get(&stream) == Some(&(first, first + len))
+        })
+    }
+
+    /// The lowest free slot; else that of the memory of the lowest rank that is not pinned, the oldest among equals; a part that
+    /// was appended to within as many writes as there are slots only after all that was there before, and one that this very
+    /// transaction wrote only when there is no other.
     fn place(&mut self, memory: Memory, since: u64) -> bool {
         let free = self.slots.iter().position(Option::is_none);
         let victim = || {
             let candidates =
                 self.slots.iter().enumerate().filter_map(|(slot, memory)| Some((slot, memory.as_ref()?)));
-            let order =
-                |(slot, memory): &(usize, &Memory)| (memory.seq >= since, self.ranks[*slot], memory.seq);
+            let recent = since.saturating_sub(self.slots.len() as u64);
+            let order = |(slot, memory): &(usize, &Memory)| {
+                let under_way = memory.seq < since && memory.seq >= recent && self.is_open(memory);
+                (memory.seq >= since, under_way, self.ranks[*slot], memory.seq)
+            };
             candidates.filter(|(_, memory)| !memory.pinned).min_by_key(order).map(|(slot, _)| slot)
         };
         match free.or_else(victim) {
@@ -188,7 +199,6 @@ impl Model {
             }
             (Some(&(first, len, _)), head) => (head.map_or(0, |head| head.1).max(first + len), Vec::new()),
         };
-        let mut sequence_numbers = Vec::new();
         for value in values {
             if records.len() == PART {
                 if !self.write_part(stream, first, &records, since) {
@@ -198,17 +208,11 @@ impl Model {
                 records.clear();
             }
             records.push(value.map(hundredths));
-            sequence_numbers.push(self.next_seq);
         }
         if !self.write_part(stream, first, &records, since) {
             return false;
         }
         self.heads.insert(stream, (first, first + records.len() as u64));
-        for seq in sequence_numbers {
-            let slot =
-                self.slots.iter().position(|memory| memory.as_ref().is_some_and(|memory| memory.seq == seq));
-            self.count(slot);
-        }
         true
     }
 

@@ -1,8 +1,13 @@
 //! Workloads step by step, and what a store holds after each step.
 
 use super::disk::{Disk, Random};
-use apcm::{Attributes, Fidelity, MemoryId, Metadata, PlainCodec, Record, Store, StoreBuilder};
+use apcm::{
+    Attributes, Device, Fidelity, MemoryId, Metadata, PlainCodec, Policy, Record, Records, Store,
+    StoreBuilder, StreamInfo, SweeperTree,
+};
+use apcm_format::CodecImage;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Values of a record. The codec keeps two of them, so that residuals have something to say.
@@ -43,6 +48,8 @@ pub struct Snapshot {
     pub evictions: u64,
     pub residuals_dropped: u64,
     pub position: Option<u64>,
+    pub policy: Policy,
+    pub streams: Vec<StreamInfo>,
 }
 
 /// Everything that can be read; an error where something that must be readable is not.
@@ -70,11 +77,14 @@ pub fn snapshot(store: &Store) -> apcm::Result<Snapshot> {
     assert_eq!(stats.occupied + stats.free, stats.capacity);
     assert_eq!(stats.damaged, 0);
     let position = store.ingest_position("data")?.map(|position| position.next);
+    let streams = store.streams()?;
     Ok(Snapshot {
         memories,
         evictions: stats.evictions,
         residuals_dropped: stats.residuals_dropped,
         position,
+        policy: store.policy(),
+        streams,
     })
 }
 
@@ -112,15 +122,53 @@ pub struct Script {
     pub name: &'static str,
     pub steps: usize,
     pub byte_budget: Option<u64>,
+    /// Whether there is a sweeper tree.
+    pub tree: bool,
     pub step: Step,
 }
 
-/// The three workloads that are crashed at every write.
-pub const SCRIPTS: [Script; 3] = [
-    Script { name: "fill and evict", steps: 26, byte_budget: None, step: fill_and_evict },
-    Script { name: "batches", steps: 16, byte_budget: None, step: batches },
-    Script { name: "tiers under a budget", steps: 20, byte_budget: Some(700), step: tiers },
+/// The four workloads that are crashed at every write.
+pub const SCRIPTS: [Script; 4] = [
+    Script { name: "fill and evict", steps: 26, byte_budget: None, tree: false, step: fill_and_evict },
+    Script { name: "batches", steps: 16, byte_budget: None, tree: false, step: batches },
+    Script { name: "tiers under a budget", steps: 20, byte_budget: Some(700), tree: false, step: tiers },
+    Script { name: "streams and policies", steps: 24, byte_budget: None, tree: true, step: streams },
 ];
+
+/// A tree that folds four records into six values.
+fn tree() -> SweeperTree {
+    static TREE: OnceLock<Vec<u8>> = OnceLock::new();
+    let image = TREE.get_or_init(|| {
+        let mut random = Random(3);
+        let mut seen = Records::with_dims(&[DIMS]).unwrap();
+        (0..160).for_each(|_| seen.push_values(record(&mut random).values()).unwrap());
+        let tree = SweeperTree::trainer(&seen, &[4; 40]).state(6).untrained().train().unwrap().tree;
+        tree.image().unwrap().encode().unwrap()
+    });
+    SweeperTree::from_image(&CodecImage::decode(image).unwrap(), Device::default()).unwrap()
+}
+
+fn streams(store: &Store, step: usize, random: &mut Random) -> apcm::Result<bool> {
+    const POLICIES: [Policy; 4] = [Policy::Lru, Policy::Fifo, Policy::LfuAged { half_life: 8 }, Policy::Lfu];
+    match step % 6 {
+        0 | 3 => store.stream("a")?.append(&record(random)).map(|_| true),
+        1 => {
+            let mut some = Records::with_dims(&[DIMS])?;
+            (0..3).try_for_each(|_| some.push_values(record(random).values()))?;
+            store.stream("b")?.append_all(&some).map(|_| true)
+        }
+        2 => store.insert(&record(random)).map(|_| true),
+        4 => {
+            store.stream("a")?.recall_all()?;
+            store.set_policy(POLICIES[step / 6 % 4]).map(|()| true)
+        }
+        _ if step % 12 == 11 => store.stream("b")?.remove().map(|_| true),
+        _ => {
+            store.read(&record(random))?;
+            Ok(false)
+        }
+    }
+}
 
 fn fill_and_evict(store: &Store, step: usize, random: &mut Random) -> apcm::Result<bool> {
     match step % 5 {
@@ -192,7 +240,11 @@ pub fn create(script: &Script, disk: &Disk) -> apcm::Result<Store> {
     if let Some(bytes) = script.byte_budget {
         creating = creating.byte_budget(bytes);
     }
-    creating.create_on(disk.clone(), codec())
+    let store = creating.create_on(disk.clone(), codec())?;
+    if script.tree {
+        store.set_sweeper_tree(tree())?;
+    }
+    Ok(store)
 }
 
 /// Runs a script; notes what was promised after each step, the empty store first. Ends at the first error.

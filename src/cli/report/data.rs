@@ -2,6 +2,7 @@
 
 use crate::Similarity;
 use crate::cli::arguments;
+use crate::cli::train::groups;
 use crate::codec::{Codec, PlainCodec, column_means};
 use crate::error::{Error, Result};
 use crate::ingest::Dataset;
@@ -18,6 +19,8 @@ const QUERIES_MAX: usize = 1_000;
 pub(super) struct Data {
     pub(super) training: Records,
     pub(super) held_out: Records,
+    /// What each training record belongs to.
+    pub(super) groups: Option<Vec<usize>>,
     /// The held-out records that a store is filled with, and those it is asked for.
     pub(super) stored: Records,
     pub(super) queries: Records,
@@ -32,16 +35,27 @@ impl Data {
     pub(super) fn load(arguments: &arguments::Report) -> Result<Self> {
         let dataset = Dataset::open(&arguments.train)?;
         let all = dataset.load_range(0..arguments.limit.unwrap_or(u64::MAX))?;
-        let (training, held_out) = match &arguments.heldout {
-            Some(path) => (all, Dataset::open_as(path, dataset.shape())?.load()?),
+        let groups = groups(&arguments.groups, &arguments.train, all.len())?;
+        let (training, held_out, groups) = match &arguments.heldout {
+            Some(path) => (all, Dataset::open_as(path, dataset.shape())?.load()?, groups),
             None => {
+                // Every tenth record, or every tenth group of them: what goes with a record that judges is not learned from.
+                let judges = |row: usize| groups.as_ref().map_or(row, |groups| groups[row]) % 10 == 9;
                 let pick = |wanted: bool| {
                     let mut records = Records::with_dims(&all.shape().dims())?;
-                    let rows = all.rows().enumerate().filter(|(row, _)| (row % 10 == 9) == wanted);
+                    let rows = all.rows().enumerate().filter(|(row, _)| judges(*row) == wanted);
                     rows.map(|(_, row)| row).try_for_each(|row| records.push_values(row))?;
                     Ok::<_, Error>(records)
                 };
-                (pick(false)?, pick(true)?)
+                let left = groups.as_ref().map(|groups| {
+                    groups
+                        .iter()
+                        .enumerate()
+                        .filter(|(row, _)| !judges(*row))
+                        .map(|(_, &group)| group)
+                        .collect()
+                });
+                (pick(false)?, pick(true)?, left)
             }
         };
         if training.len() < 2 || held_out.len() < 2 {
@@ -55,7 +69,7 @@ impl Data {
         let similarity = arguments.similarity.into();
         let truth = exact_neighbours(&training, &stored, &queries, similarity)?;
         let record_bytes = dataset.record_bytes();
-        Ok(Self { training, held_out, stored, queries, truth, similarity, record_bytes })
+        Ok(Self { training, held_out, groups, stored, queries, truth, similarity, record_bytes })
     }
 }
 

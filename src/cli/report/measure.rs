@@ -3,7 +3,7 @@
 use super::Own;
 use super::data::{Data, NEIGHBOURS, filled, neighbours};
 use super::draw::in_unit_range;
-use crate::cli::{arguments, output};
+use crate::cli::{arguments, interrupt, output};
 use crate::codec::{Codec, Encoded, FlowCodec, Progress, StoredCode, Trained, column_means};
 use crate::error::{Error, Result};
 use crate::record::Records;
@@ -11,7 +11,6 @@ use crate::report::{
     Row, mean_absolute_error, mean_psnr_db, mean_squared_error, psnr_db, recall_at, relative_error,
     squared_errors, ssim,
 };
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -116,10 +115,14 @@ pub(super) fn ours(
         .progress(|progress: &Progress<'_>| {
             bar.set_length(progress.steps_max as u64);
             bar.set_position(progress.step as u64);
-            ControlFlow::Continue(())
+            interrupt::go_on()
         });
     // Without steps the quantizer is still chosen on the validation records.
     let trainer = if arguments.steps == 0 { trainer.predictor(0, 0) } else { trainer.steps(arguments.steps) };
+    let trainer = match &data.groups {
+        Some(groups) => trainer.groups(groups.clone()),
+        None => trainer,
+    };
     let Trained { codec, report } = trainer.train()?;
     bar.finish_and_clear();
     let (row, decoded, slot_bytes) = measured("apcm", bytes, data, codec)?;

@@ -6,13 +6,14 @@ mod measure;
 mod said;
 
 use super::arguments::Report;
-use super::{Outcome, output};
+use super::{Failure, Outcome, interrupt, output};
 use crate::codec::{Autoencoder, FlowCodec, GaussianBound, QuantizerSpec, TrainReport};
 use crate::error::{Error, Result};
 use crate::record::Records;
 use crate::report::page::{Figure, Page};
 use crate::report::{Row, psnr_db, variance};
 use crate::summary::ErrorSummary;
+use crate::whole_file::{self, Taken};
 use data::Data;
 use serde_json::json;
 use std::path::Path;
@@ -37,13 +38,22 @@ pub(super) fn run(arguments: &Report, json: bool) -> Outcome {
     }
     let time = Duration::try_from_secs_f64(arguments.minutes * 60.0)
         .map_err(|_| Error::argument("the minutes", "a number of 0 or more", arguments.minutes))?;
-    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let page_path = out.join("report.html");
+    if !arguments.force.force && page_path.exists() {
+        // Asked before the work as well.
+        return Err(Error::Exists { path: page_path }.into());
+    }
     let data = Data::load(arguments)?;
     let bound = GaussianBound::new(&data.training, &data.held_out)?;
     let mut rows = vec![measure::mean_row(&data)];
     let mut own = Vec::new();
+    let stop = || match interrupt::is_stopped() {
+        true => Err(Failure::Stopped("nothing was written; a report is begun again".to_owned())),
+        false => Ok(()),
+    };
     for &bytes in &arguments.bytes {
         let (row, found) = measure::ours(arguments, &data, bytes, time)?;
+        stop()?;
         rows.push(row);
         own.push(found);
         for (method, spec) in [
@@ -58,6 +68,7 @@ pub(super) fn run(arguments: &Report, json: bool) -> Outcome {
             }
             let codec = FlowCodec::pca(&data.training, spec)?;
             rows.push(measure::measured(method, bytes, &data, codec)?.0);
+            stop()?;
         }
         if !arguments.no_autoencoder {
             let trained = Autoencoder::train(&data.training, bytes, arguments.seed, Some(time))?;
@@ -72,6 +83,9 @@ pub(super) fn run(arguments: &Report, json: bool) -> Outcome {
             ..measure::blank("gaussian-bound", bytes, bytes as f64)
         });
     }
+    stop()?;
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let taken = arguments.force.into();
     let figures = draw::draw(out, &data, &rows, &own)?;
     let said = said::said(&data, &own);
     let page = Page {
@@ -80,7 +94,7 @@ pub(super) fn run(arguments: &Report, json: bool) -> Outcome {
         rows: &rows,
         figures: &figures.iter().map(|(caption, png)| Figure { caption, png }).collect::<Vec<_>>(),
     };
-    write(&out.join("report.html"), page.html().as_bytes())?;
+    write(&page_path, page.html().as_bytes(), taken)?;
     let document = json!({
         "records_trained": data.training.len(),
         "records_heldout": data.held_out.len(),
@@ -98,7 +112,11 @@ pub(super) fn run(arguments: &Report, json: bool) -> Outcome {
         })).collect::<Vec<_>>(),
         "out": out.display().to_string(),
     });
-    write(&out.join("report.json"), serde_json::to_string_pretty(&document).unwrap_or_default().as_bytes())?;
+    write(
+        &out.join("report.json"),
+        serde_json::to_string_pretty(&document).unwrap_or_default().as_bytes(),
+        taken,
+    )?;
     output::result(json, &document, || said::text(&rows, &said, out))
 }
 
@@ -108,6 +126,6 @@ fn break_even(data: &Data, own: &Own) -> Option<u64> {
     (saved > 0.0).then(|| (own.model_bytes as f64 / saved).ceil() as u64)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).map_err(Error::io(path))
+fn write(path: &Path, bytes: &[u8], taken: Taken) -> Result<()> {
+    whole_file::write_as(path, bytes, taken, whole_file::usual_permissions())
 }

@@ -2,6 +2,7 @@
 
 mod bounded;
 mod lossless;
+pub(crate) mod nearly;
 
 use super::{Codec, Encoded, StoredCode, error_and_norm};
 use crate::error::{Error, Result};

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::record::{Records, check_shape};
+use crate::whole_file::{self, Taken};
 use apcm_format::{
     CodecImage, ElementType, FlowConfig, Preset, RecordShape, Similarity, WeightPrecision, limits,
 };
@@ -158,12 +159,20 @@ impl FlowCodec {
         Self::from_image(&CodecImage::decode(&bytes)?, device)
     }
 
-    /// Writes the codec to a file of its own: first under a temporary name beside it, then renamed.
+    /// Writes the codec to a new file of its own: under that name there is all of it or nothing, durably.
     ///
     /// # Errors
-    /// [`Io`](crate::Error::Io); an older file of that name stays as it was.
+    /// [`Exists`](crate::Error::Exists), [`Io`](crate::Error::Io); an older file of that name stays as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        super::save(&self.image()?.encode()?, path.as_ref())
+        whole_file::write(path.as_ref(), &self.image()?.encode()?, Taken::Refuse)
+    }
+
+    /// The same in the place of an older file, which stays as it was until the new one is whole.
+    ///
+    /// # Errors
+    /// [`Io`](crate::Error::Io).
+    pub fn save_over(&self, path: impl AsRef<Path>) -> Result<()> {
+        whole_file::write(path.as_ref(), &self.image()?.encode()?, Taken::Replace)
     }
 
     /// Builds a codec from its image, on a device.

@@ -42,6 +42,9 @@ pub(super) struct Basis {
     pub(super) training: Vec<f32>,
     /// Validation rows that choose, `[row, latent]`.
     pub(super) choosing: Vec<f32>,
+    /// Squared length of what lies outside the latent, averaged over records: measured on the rows that choose, where there are
+    /// some. Of the training rows nothing lies outside their own rank, which says nothing of other records.
+    pub(super) outside: f64,
 }
 
 /// A basis and the quantizer on it.
@@ -114,8 +117,16 @@ impl Foundation {
         for spec in candidates {
             specs.push(within_rank(session, split, spec, rank)?);
         }
-        let wanted = specs.iter().map(|&spec| coordinates(spec, &axes.variances, session.values())).max();
-        let basis = Basis::new(session, split, axes, wanted.unwrap_or(1))?;
+        let mut wanted = specs.iter().map(|&spec| match spec {
+            QuantizerSpec::Entropy(EntropySpec { rate: Rate::Error(error), .. })
+                if !split.choosing.is_empty() =>
+            {
+                coordinates_for(session, split, &axes, error)
+            }
+            _ => Ok(coordinates(spec, &axes.variances, session.values())),
+        });
+        let wanted = wanted.try_fold(1, |most, wanted| Ok::<_, Error>(most.max(wanted?)))?;
+        let basis = Basis::new(session, split, axes, wanted)?;
         let mut best: Option<(f64, Quantizer)> = None;
         let mut choices = Vec::new();
         for spec in specs {
@@ -257,7 +268,25 @@ impl Basis {
         let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
         let rotated = |rows: &[usize]| rotate(session, session.records, rows, &mean, &rotation, latent_len);
         let (training, choosing) = (rotated(&split.training)?, rotated(&split.choosing)?);
-        Ok(Self { mean, rotation, variances, latent_len, training, choosing })
+        let outside = match split.choosing.len() {
+            0 => variances[latent_len..].iter().sum(),
+            rows => {
+                let inside: f64 = choosing.iter().map(|&x| f64::from(x).powi(2)).sum();
+                (squared_lengths(session, &split.choosing, &mean) - inside).max(0.0) / rows as f64
+            }
+        };
+        Ok(Self { mean, rotation, variances, latent_len, training, choosing, outside })
+    }
+
+    /// Squared length of what lies outside the first `width` coordinates, averaged over records.
+    fn outside(&self, width: usize) -> f64 {
+        if self.choosing.is_empty() {
+            return self.variances[width..].iter().sum();
+        }
+        let rows = self.choosing.chunks_exact(self.latent_len);
+        let count = rows.len() as f64;
+        let beyond = rows.flat_map(|row| &row[width..]).map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        self.outside + beyond / count
     }
 
     fn quantizer(&self, session: &mut Session<'_>, spec: QuantizerSpec) -> Result<Quantizer> {
@@ -267,6 +296,7 @@ impl Basis {
             }
             _ => self.latent_len,
         };
+        let outside = self.outside(width);
         let training = leading(&self.training, self.latent_len, width);
         let validation = leading(&self.choosing, self.latent_len, width);
         let values = session.values();
@@ -276,7 +306,7 @@ impl Basis {
             validation: &validation,
             width,
             values,
-            outside: self.variances[width..].iter().sum(),
+            outside,
             rng: &mut session.rng,
             watch: &mut watch,
         };
@@ -310,11 +340,10 @@ impl Basis {
         for (row, code) in given.chunks_exact_mut(kept).zip(&codes) {
             quantizer.decode(code, row)?;
         }
-        let outside: f64 = self.variances[self.latent_len..].iter().sum();
         let inside = super::ordered::squared(&self.choosing, &given, self.latent_len, kept) / rows as f64;
         choice.bytes =
             Some(codes.iter().map(|code| quantizer.counted_bytes(code.len())).sum::<f64>() / rows as f64);
-        choice.error = Some((inside + outside) / session.values() as f64);
+        choice.error = Some((inside + self.outside) / session.values() as f64);
         Ok(choice)
     }
 }
@@ -353,6 +382,46 @@ fn within_rank(
             asked,
         )),
     }
+}
+
+/// Leading coordinates that an error can be reached with, by what the rows that choose show of them. Few and large records
+/// span so little that others lie mostly outside, which their own variances cannot tell.
+fn coordinates_for(session: &Session<'_>, split: &Split, axes: &PrincipalAxes, error: f64) -> Result<usize> {
+    let (rank, rows) = (axes.variances.len(), split.choosing.len() as f64);
+    let mean: Vec<f32> = axes.mean.iter().map(|&value| value as f32).collect();
+    let at = (0..session.values()).flat_map(|i| (0..rank).map(move |j| (i, j)));
+    let rotation: Vec<f32> = at.map(|at| axes.axes[at] as f32).collect();
+    let seen = rotate(session, session.records, &split.choosing, &mean, &rotation, rank)?;
+    let mut variances = vec![0.0; rank];
+    for row in seen.chunks_exact(rank) {
+        variances.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x).powi(2) / rows);
+    }
+    let inside: f64 = variances.iter().sum();
+    let outside = (squared_lengths(session, &split.choosing, &mean) / rows - inside).max(0.0);
+    let target = error * session.values() as f64 - outside;
+    if target <= 0.0 {
+        let least = outside / session.values() as f64;
+        return Err(Error::argument(
+            "the mean squared error of a code",
+            format!(
+                "more than {least:.3e}: that much of records set aside lies outside the {rank} directions of the {} \
+                 records learned from",
+                split.training.len()
+            ),
+            format!("{error:e}"),
+        ));
+    }
+    let level = water_level(&variances, |level| left(&variances, level) < target);
+    Ok(variances.iter().rposition(|&variance| variance > LEVEL_SHARE * level).map_or(1, |last| last + 1))
+}
+
+/// Squared lengths of rows about a mean, summed.
+fn squared_lengths(session: &Session<'_>, rows: &[usize], mean: &[f32]) -> f64 {
+    let length = |&row: &usize| {
+        let about = session.records.row(row).iter().zip(mean);
+        about.map(|(x, m)| f64::from(x - m).powi(2)).sum::<f64>()
+    };
+    rows.iter().map(length).sum()
 }
 
 /// Leading coordinates that a quantizer looks at.

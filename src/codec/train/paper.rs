@@ -55,7 +55,7 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
         precision: options.precision.unwrap_or(WeightPrecision::F32),
         couplings: options.couplings.unwrap_or(6) as u32,
         coupling_hidden: options.coupling_hidden as u32,
-        scale_clamp: 0.0,
+        scale_clamp: options.scale_clamp.unwrap_or(0.0),
         permuted: true,
         predictor_hidden: options.predictor.map_or(options.coupling_hidden, |(hidden, _)| hidden) as u32,
         predictor_blocks: 0,

@@ -9,10 +9,11 @@ use crate::store::tables::{
     CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, STREAMS, SWEEPER_TREE, USES,
     counter_place, meta_place, metadata_place, optional, residual_place, slot_place, stream_place, use_place,
 };
-use crate::store::transaction::POSITION_PREFIX;
+use crate::store::transaction::{POSITION_PREFIX, SOURCE_PREFIX};
 use apcm_format::{
-    CodecImage, CounterChunk, IngestPosition, ResidualRecord, SlotKind, SlotMetadata, SlotRecord,
-    StoreHeader, StoreState, StreamHead, StreamPart, UseChunk, frame, limits, stream::part_of_key,
+    CodecImage, CounterChunk, IngestPosition, IngestSource, ResidualRecord, SlotKind, SlotMetadata,
+    SlotRecord, StoreHeader, StoreState, StreamHead, StreamPart, UseChunk, frame, limits,
+    stream::part_of_key,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -439,9 +440,16 @@ impl<'a> Check<'a> {
             let place = meta_place(self.header.uuid, name);
             if name == STATE {
                 state = Some(frame::open::<StoreState>(value, place));
-            } else if name.starts_with(POSITION_PREFIX)
-                && let Err(cause) = frame::open::<IngestPosition>(value, place)
-            {
+                continue;
+            }
+            let checked = if name.starts_with(POSITION_PREFIX) {
+                frame::open::<IngestPosition>(value, place).map(drop)
+            } else if name.starts_with(SOURCE_PREFIX) {
+                frame::open::<IngestSource>(value, place).map(drop)
+            } else {
+                Ok(())
+            };
+            if let Err(cause) = checked {
                 let mend = Mend::DropPosition(name.to_owned());
                 self.find(None, format!("the position {name:?}"), cause, mend);
             }

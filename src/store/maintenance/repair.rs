@@ -1,8 +1,9 @@
 //! Mending a damaged file in place, in two steps: say what would be done, then do it.
 
-use super::check::{Finding, Mend};
+use super::check::{Check, Finding, Mend};
 use super::verify::{Damage, examine};
 use crate::error::{Error, Result};
+use crate::store::commit::durable;
 use crate::store::file::{Handle, open_writable};
 use crate::store::guard::{guarded, storage};
 use crate::store::medium::Medium;
@@ -11,7 +12,7 @@ use crate::store::tables::{
     metadata_place, slot_place,
 };
 use apcm_format::{CounterChunk, SlotMetadata, SlotRecord, StoreHeader, StoreState, frame, limits};
-use redb::{ReadableTable, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -79,48 +80,59 @@ impl RepairPlan {
         self.findings.iter().map(step).collect()
     }
 
-    /// Mends the file, each pass in one durable transaction, until nothing is found any more.
+    /// Mends the file, each pass in one durable transaction, until nothing is found any more. What is mended is looked at
+    /// again under the lock and within that transaction, so a slot that got another memory since is not freed.
     ///
     /// # Errors
     /// [`Argument`](Error::Argument) where it cannot be mended in place, and when the file changed since the plan was
     /// made; as [`Store::open`](crate::Store::open). Nothing was written then.
-    pub fn apply(mut self) -> Result<()> {
-        let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
-        if examine(&self.path, &mut go_on)?.findings != self.findings {
-            return Err(Error::argument("a plan to apply", "of the file as it is", "one of another state"));
-        }
-        // What was freed leaves metadata, residuals and counts behind that are nobody's: they go in a second pass.
-        while !self.is_empty() {
-            self.mend()?;
-            let left = examine(&self.path, &mut go_on)?.findings;
-            if left == self.findings {
-                let source = format!("{} damages are left as they were", left.len()).into();
-                return Err(Error::Storage { during: "mend the file", source });
-            }
-            self.findings = left;
-        }
-        Ok(())
-    }
-
-    /// One pass over the findings, in one transaction.
-    fn mend(&self) -> Result<()> {
+    pub fn apply(self) -> Result<()> {
         if !self.in_place() {
             let found = "damage that `salvage` alone can get around";
             return Err(Error::argument("a file to mend in place", "one whose pages can be read", found));
         }
-        let medium = Medium::File(self.path.clone());
-        let (handle, header) = open_writable(&medium)?;
+        let (handle, header) = open_writable(&Medium::File(self.path.clone()))?;
         let Handle::Writable(database) = &handle else { return Err(Error::ReadOnly) };
-        guarded("mend the file", || {
-            let transaction = database.begin_write().map_err(storage("begin a write"))?;
-            for finding in &self.findings {
-                mend(&transaction, &header, &finding.mend)?;
+        let mut before = None;
+        loop {
+            let left = guarded("mend the file", || {
+                let transaction = database.begin_write().map_err(storage("begin a write"))?;
+                let findings = findings(database, &header)?;
+                match &before {
+                    None if findings != self.findings => {
+                        let found = "one of another state";
+                        return Err(Error::argument("a plan to apply", "of the file as it is", found));
+                    }
+                    Some(before) if findings == *before && !findings.is_empty() => {
+                        let source = format!("{} findings are left as they were", findings.len()).into();
+                        return Err(Error::Storage { during: "mend the file", source });
+                    }
+                    _ => {}
+                }
+                for finding in &findings {
+                    mend(&transaction, &header, &finding.mend)?;
+                }
+                match findings.is_empty() {
+                    true => transaction.abort().map_err(storage("end the repair"))?,
+                    false => durable(transaction)?,
+                }
+                Ok(findings)
+            })?;
+            // What was freed leaves metadata, residuals and counts behind that no slot has: they go in a second pass.
+            if left.is_empty() {
+                return Ok(());
             }
-            transaction
-                .commit()
-                .map_err(|error| Error::OutcomeUnknown { source: Box::new(redb::Error::from(error)) })
-        })
+            before = Some(left);
+        }
     }
+}
+
+/// What is to be mended, as far as rows tell.
+fn findings(database: &Database, header: &StoreHeader) -> Result<Vec<Finding>> {
+    let transaction = database.begin_read().map_err(storage("begin a read"))?;
+    let mut check = Check::new(&transaction, header);
+    check.run(&mut |_, _| ControlFlow::Continue(()))?;
+    Ok(check.findings)
 }
 
 fn action(mend: &Mend) -> String {

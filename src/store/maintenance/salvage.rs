@@ -10,15 +10,15 @@ use crate::store::tables::{
     COUNTERS, HEADER, KEYS, META, METADATA, OWN_CODEC, RESIDUALS, SLOTS, STATE, STREAMS, SWEEPER_TREE,
     counter_place, meta_place, metadata_place, optional, residual_place, slot_place, stream_place,
 };
-use crate::store::transaction::POSITION_PREFIX;
+use crate::store::transaction::{POSITION_PREFIX, SOURCE_PREFIX};
 use apcm_format::{
-    CounterChunk, IngestPosition, ResidualRecord, SlotKind, SlotMetadata, SlotRecord, StoreHeader,
-    StoreState, StreamHead, StreamPart, frame, limits, stream::part_of_key,
+    CounterChunk, IngestPosition, IngestSource, ResidualRecord, SlotKind, SlotMetadata, SlotRecord,
+    StoreHeader, StoreState, StreamHead, StreamPart, frame, limits, stream::part_of_key,
 };
 use redb::{
     Key, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -125,11 +125,15 @@ impl Salvage<'_> {
         let mut residuals = target.open_table(RESIDUALS).map_err(storage("create a table"))?;
         let mut occupied = HashSet::new();
         let mut highest = 0;
-        for slot in 0..self.header.capacity {
-            if slot.is_multiple_of(256)
-                && callers(|| progress(slot.into(), self.header.capacity.into())).is_break()
-            {
-                return Err(Error::Cancelled);
+        let mut next = 0;
+        let mut told = 0;
+        while let Some(slot) = self.next_slot(next) {
+            next = slot + 1;
+            if slot >= told {
+                told = slot.saturating_add(256);
+                if callers(|| progress(slot.into(), self.header.capacity.into())).is_break() {
+                    return Err(Error::Cancelled);
+                }
             }
             let Some(row) = self.record(slot) else { continue };
             highest = highest.max(row.seq);
@@ -166,6 +170,22 @@ impl Salvage<'_> {
         self.meta(target, highest)?;
         self.streams(target)?;
         write_codec(target, self.header.uuid, OWN_CODEC, image)
+    }
+
+    /// The next slot that has a row, or may have one: where a page cannot be read every number is asked for by itself.
+    fn next_slot(&self, from: u32) -> Option<u32> {
+        if from >= self.header.capacity {
+            return None;
+        }
+        let first = guarded("look for a row", || {
+            let table = self.from.open_table(SLOTS).map_err(storage("open a table"))?;
+            let mut rows = table.range(from..).map_err(storage("read the slots"))?;
+            Ok(rows.next().transpose().map_err(storage("read the slots"))?.map(|(slot, _)| slot.value()))
+        });
+        match first {
+            Ok(slot) => slot.filter(|&slot| slot < self.header.capacity),
+            Err(_) => Some(from),
+        }
     }
 
     /// What a slot holds, as far as it can be read.
@@ -220,7 +240,8 @@ impl Salvage<'_> {
 
     fn counters(&mut self, target: &WriteTransaction, occupied: &HashSet<u32>) -> Result<()> {
         let mut counters = target.open_table(COUNTERS).map_err(storage("create a table"))?;
-        for number in 0..=CounterChunk::number_of(self.header.capacity.saturating_sub(1)) {
+        let numbers: BTreeSet<u32> = occupied.iter().map(|&slot| CounterChunk::number_of(slot)).collect();
+        for number in numbers {
             let place = counter_place(self.header.uuid, number);
             let chunk = match value(self.from, COUNTERS, number) {
                 Ok(None) => continue,
@@ -306,7 +327,11 @@ impl Salvage<'_> {
                 let (name, value) = row.map_err(storage("read the positions"))?;
                 let (name, value) = (name.value(), value.value());
                 let place = meta_place(self.header.uuid, name);
-                if name.starts_with(POSITION_PREFIX) && frame::open::<IngestPosition>(value, place).is_ok() {
+                let position = || frame::open::<IngestPosition>(value, place).is_ok();
+                let source = || frame::open::<IngestSource>(value, place).is_ok();
+                if name.starts_with(POSITION_PREFIX) && position()
+                    || name.starts_with(SOURCE_PREFIX) && source()
+                {
                     found.push((name.to_owned(), value.to_vec()));
                 }
             }

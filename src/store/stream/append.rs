@@ -1,15 +1,16 @@
 //! An append: the part under way with more records in it, or another one, in one transaction.
 
-use super::Appended;
-use super::parts::Position;
+use super::parts::{Part, Position};
+use super::{Appended, TRIES, is_changed};
+use crate::codec::fidelity::nearly::{error_at_most, nearly};
 use crate::codec::{Encoded, error_and_norm};
 use crate::error::{Error, Result};
 use crate::record::{Record, Records, check_shape};
-use crate::sequence::{Frontier, SweeperTree};
+use crate::sequence::{Frontier, SequenceState, SweeperTree};
 use crate::store::Inner;
-use crate::store::transaction::{Content, Op, ROUNDING_MARGIN};
+use crate::store::transaction::{Content, Expected, Op, ROUNDING_MARGIN};
 use apcm_format::stream::part_key;
-use apcm_format::{MemoryId, Metadata, SlotKind, SlotMetadata, StoredReal, StreamHead, StreamPart, Value};
+use apcm_format::{Metadata, Original, SlotKind, SlotMetadata, StoredReal, StreamHead, StreamPart, Value};
 
 impl Inner {
     pub(super) fn append(&self, name: &str, records: &Records) -> Result<Vec<Appended>> {
@@ -20,60 +21,64 @@ impl Inner {
             return Ok(Vec::new());
         }
         let vectors = self.finite_vectors(records)?;
-        let _appending = self.streams.lock(name);
-        let tree = self.tree_at_hand()?;
-        let mut alone = false;
-        loop {
-            let mut position = self.reading("look at a stream", || self.position(&self.snapshot()?, name))?;
-            if alone {
-                position.open = None;
-            }
-            let (begins, goes_on) = (position.len, position.open.is_some());
-            let mut draft = Draft::of(&tree, name, position)?;
+        // No lock is held while states are computed, so others may append meanwhile: the commit sees to it that the stream is
+        // still as it was read, and whoever was too late begins again with what is there then. Of those who commit
+        // together one is always in time.
+        for _ in 0..TRIES {
+            let kept = self.tree_at_hand()?;
+            let position = self.reading("look at a stream", || self.position(&*self.snapshot()?, name))?;
+            let begins = position.len;
+            let expected = Expected { name: name.to_owned(), last: position.last, tree: kept.generation };
+            let mut draft = Draft::of(&kept.tree, name, position)?;
+            draft.ops.insert(0, Op::Expect(expected));
             for (record, vector) in records.rows().zip(vectors.chunks_exact(self.header.search_dims as usize))
             {
                 draft.append(record, vector)?;
             }
-            let errors = std::mem::take(&mut draft.appended);
-            match self.commit(draft.finish()?) {
+            let (ops, appended) = draft.finish()?;
+            match self.commit(ops) {
                 Ok(done) => {
                     let mut evicted = done.evicted;
                     // The last part that was written holds the last record; those before it are full.
-                    let parts = errors.iter().map(|(part, _)| *part);
-                    let ids: Vec<MemoryId> = parts.map(|part| done.ids[part]).collect();
-                    // An append is an access of its part: or the one under way would be the next to make room.
-                    ids.iter().for_each(|&id| self.count(id, true));
                     return Ok((begins..)
-                        .zip(ids)
-                        .zip(errors)
-                        .map(|((index, id), (_, error))| Appended {
+                        .zip(appended)
+                        .map(|(index, (part, error))| Appended {
                             index,
-                            id,
+                            id: done.ids[part],
                             error,
                             evicted: std::mem::take(&mut evicted),
                         })
                         .collect());
                 }
-                // Its part made room meanwhile: another is begun, whatever is there now.
-                Err(Error::NotFound { .. }) if goes_on => alone = true,
+                Err(error) if is_changed(&error) => std::thread::yield_now(),
                 Err(error) => return Err(error),
             }
         }
+        Err(Error::Busy { passes: TRIES })
     }
 }
+
+/// Which of the parts that are written a record went to, and its error there.
+type InPart = (usize, f32);
 
 /// An append being put together: parts one after the other, the last of them under way.
 struct Draft<'a> {
     tree: &'a SweeperTree,
     name: &'a str,
     frontier: Frontier,
+    /// The state of the part under way.
+    state: SequenceState,
     first: u64,
     part: StreamPart,
+    /// Copies of the records of the part under way: what its errors are measured against each time that it changes.
+    originals: Vec<Original>,
+    /// Records of the part under way that were there before.
+    before: usize,
     /// The greatest of its records' norms: their mean, put together of what is kept rounded up, would climb with every append.
     norm: f32,
     ops: Vec<Op>,
     /// Which part each record went to, of those written here, and its error.
-    appended: Vec<(usize, f32)>,
+    appended: Vec<InPart>,
     written: usize,
 }
 
@@ -83,8 +88,11 @@ impl<'a> Draft<'a> {
             tree,
             name,
             frontier: Frontier::new(),
+            state: SequenceState::new(0, Vec::new()),
             first: position.len,
             part: StreamPart::default(),
+            originals: Vec::new(),
+            before: 0,
             norm: 0.0,
             ops: Vec::new(),
             appended: Vec::new(),
@@ -94,9 +102,9 @@ impl<'a> Draft<'a> {
             && part.len() < tree.capacity()
             && let Ok(frontier) = Frontier::from_states(part.len(), head.states)
             && frontier.fits(tree)
+            && let Some(originals) = originals(tree, &part, head.originals)?
         {
-            draft.ops.push(Op::Expect(part.id));
-            draft.norm = part.norm;
+            (draft.norm, draft.before, draft.originals) = (part.norm, originals.len(), originals);
             (draft.frontier, draft.first, draft.part) = (frontier, part.first, part.content);
         }
         Ok(draft)
@@ -107,28 +115,35 @@ impl<'a> Draft<'a> {
             self.write()?;
             self.first += self.frontier.len();
             (self.frontier, self.part, self.norm) = (Frontier::new(), StreamPart::default(), 0.0);
+            (self.originals, self.before) = (Vec::new(), 0);
         }
         let record = Record::new(&self.tree.shape().dims(), record.to_vec())?;
-        let state = self.frontier.append(self.tree, &record)?;
-        let decoded = self.tree.decode_at(&state, state.len() - 1)?;
-        let (error, norm) = error_and_norm(record.values(), decoded.values());
-        let error = StoredReal::at_least(error as f32 * ROUNDING_MARGIN);
+        self.state = self.frontier.append(self.tree, &record)?;
+        let (_, norm) = error_and_norm(record.values(), record.values());
         self.norm = self.norm.max(norm);
-        self.part.errors.push(error);
+        self.originals.push(nearly(record.values()));
         self.part.search.resize(vector.len(), 0.0);
-        let share = 1.0 / state.len() as f32;
+        let share = 1.0 / self.state.len() as f32;
         self.part
             .search
             .iter_mut()
             .zip(vector)
             .for_each(|(mean, value)| *mean = *mean * (1.0 - share) + value * share);
-        self.part.state = state.values().to_vec();
-        self.appended.push((self.written, error.get()));
         Ok(())
     }
 
-    /// Stages the part under way.
+    /// Stages the part under way. Every record of it has another reconstruction than before, so all are measured again.
     fn write(&mut self) -> Result<()> {
+        let decoded = self.tree.decode(&self.state)?;
+        let errors = self.originals.iter().zip(decoded.rows());
+        self.part.errors = errors
+            .map(|(original, decoded)| {
+                StoredReal::at_least(error_at_most(original, decoded) as f32 * ROUNDING_MARGIN)
+            })
+            .collect();
+        self.part.state = self.state.values().to_vec();
+        let new = &self.part.errors[self.before.min(self.part.errors.len())..];
+        self.appended.extend(new.iter().map(|error| (self.written, error.get())));
         let content = content(self.name, self.first, &self.part, self.norm)?;
         let metadata_len = content.metadata_len();
         self.ops.push(Op::Write { content, metadata_len, pinned: false, expiry: None });
@@ -136,16 +151,36 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<Op>> {
+    /// All operations, and which part each record went to with which error.
+    fn finish(mut self) -> Result<(Vec<Op>, Vec<InPart>)> {
         self.write()?;
         // Nothing is appended to a full part.
         let open = self.frontier.len() < self.tree.capacity();
         let states = self.frontier.states().filter(|_| open).map(<[f32]>::to_vec).collect();
-        let head =
-            StreamHead { first: self.first, len: self.first.saturating_add(self.frontier.len()), states };
-        self.ops.push(Op::Head(self.name.to_owned(), head));
-        Ok(self.ops)
+        let originals = if open { self.originals } else { Vec::new() };
+        let len = self.first.saturating_add(self.frontier.len());
+        self.ops
+            .push(Op::Head(self.name.to_owned(), StreamHead { first: self.first, len, states, originals }));
+        Ok((self.ops, self.appended))
     }
+}
+
+/// What the errors of a part under way are measured against. A part that an older version began has no copies of its records:
+/// then it is what they are now, with the errors that were stated, to which roots of changes add. None for what is no such
+/// part's: it stays as it is, and another is begun.
+fn originals(tree: &SweeperTree, part: &Part, kept: Vec<Original>) -> Result<Option<Vec<Original>>> {
+    let fits = |original: &Original| original.values.len() == tree.shape().values();
+    if !kept.is_empty() {
+        return Ok((kept.len() as u64 == part.len() && kept.iter().all(fits)).then_some(kept));
+    }
+    let Ok(now) = tree.decode(&SequenceState::new(part.len(), part.content.state.clone())) else {
+        return Ok(None);
+    };
+    let stated = now.rows().zip(&part.content.errors).map(|(row, error)| {
+        let copy = nearly(row);
+        Original { off: StoredReal::at_least((copy.off.get() + error.get().sqrt()).next_up()), ..copy }
+    });
+    Ok(Some(stated.collect()))
 }
 
 /// What a slot holds for a part.

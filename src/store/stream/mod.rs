@@ -14,21 +14,21 @@ mod tree;
 pub(super) use append::content;
 
 use super::memory::Evicted;
-use super::transaction::Op;
+use super::transaction::{Expected, Op};
 use super::{Inner, Store};
 use crate::codec::Device;
 use crate::error::{Error, Result};
 use crate::record::{Record, Records};
 use crate::sequence::SweeperTree;
 use apcm_format::stream::{is_stream_name, part_key};
-use apcm_format::{MemoryId, StreamHead, limits};
-use parking_lot::{Mutex, MutexGuard, RwLock};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use apcm_format::{MemoryId, Original, StreamHead, limits};
+use parking_lot::RwLock;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Streams that can be appended to at the same time.
-const SHARDS: usize = 16;
+/// Times that an append or a removal begins again because others were faster.
+const TRIES: u32 = 10_000;
 
 /// What a store keeps in memory for its streams.
 pub(super) struct Streams {
@@ -37,30 +37,41 @@ pub(super) struct Streams {
     device: Device,
     /// Memory that the tree may take.
     limit: u64,
-    /// Held by whoever appends to a stream of that shard.
-    appending: [Mutex<()>; SHARDS],
+    /// How often the tree was exchanged; it is under the writer's lock.
+    generation: AtomicU64,
 }
 
-/// A tree, and the sequence number that the first part it folded can have.
+/// A tree, the sequence number that the first part it folded can have, and which of the store's trees it is.
 #[derive(Clone)]
 struct Kept {
     tree: Arc<SweeperTree>,
     since: u64,
+    generation: u64,
+}
+
+/// What a commit says to an append whose stream, or tree, changed since it was read. It never leaves the store.
+pub(super) fn changed() -> Error {
+    Error::NotFound { id: MemoryId { slot: u32::MAX, seq: 0 } }
+}
+
+fn is_changed(error: &Error) -> bool {
+    matches!(error, Error::NotFound { id: MemoryId { slot: u32::MAX, seq: 0 } })
 }
 
 /// Bytes of what is kept beside a part to append to it.
 pub(super) fn bytes_beside(head: &StreamHead) -> u32 {
-    u32::try_from(4 * head.states.iter().map(Vec::len).sum::<usize>()).unwrap_or(u32::MAX)
+    let states = 4 * head.states.iter().map(Vec::len).sum::<usize>();
+    let originals = head.originals.iter().map(|original| Original::encoded_len(original.values.len()));
+    u32::try_from(states + originals.sum::<usize>()).unwrap_or(u32::MAX)
 }
 
 impl Streams {
     pub(super) fn new(device: Device, limit: u64) -> Self {
-        Self { tree: RwLock::new(None), device, limit, appending: Default::default() }
+        Self { tree: RwLock::new(None), device, limit, generation: AtomicU64::new(0) }
     }
 
-    fn lock(&self, name: &str) -> MutexGuard<'_, ()> {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
-        self.appending[hash as usize % SHARDS].lock()
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 }
 
@@ -72,7 +83,8 @@ pub struct Appended {
     pub index: u64,
     /// The part it is in now; a later append gives it another number.
     pub id: MemoryId,
-    /// Mean squared error per element of what recalling it right after it was appended returns, rounded up.
+    /// Mean squared error per element of what recalling it now returns, rounded up. Until its part is full, later appends
+    /// change it, and [`Recalled::error`] says what it is then.
     pub error: f32,
     /// Who made room.
     pub evicted: Vec<Evicted>,
@@ -86,9 +98,7 @@ pub struct Recalled {
     pub index: u64,
     /// The record, reconstructed.
     pub record: Record,
-    /// Mean squared error per element, measured when it was appended. What came later is folded into the same state, and
-    /// nobody has the original any more: the error now is greater, by as much as records of a full part are worse than
-    /// those of a young one.
+    /// Mean squared error per element of this reconstruction, at most: measured when the last record was folded into its part.
     pub error: f32,
 }
 
@@ -140,8 +150,10 @@ impl Store {
     /// Streams share the store's slots with its memories: each part takes one, whatever the number of its records, and when
     /// the store is full the policy decides which parts stay. A search finds a part by the mean of its records' search
     /// vectors; its metadata say `stream`, `first` and `len`, its record is the mean of its records, its norm the greatest of
-    /// theirs, and its error that of its records when they were appended, on average. An append counts as an access of its part. What
-    /// appending needs besides, at most one state a level for each stream, counts as bytes of the part under way.
+    /// theirs, and its error the mean of theirs. Appending is no access; the part that is being appended to leaves only after all
+    /// else, unless the store saw as many writes as it has slots since. What appending needs besides counts as bytes of that part:
+    /// at most one state a level, and its records in two bytes a value until it is full, because the error of each is measured
+    /// again whenever another record is folded in.
     ///
     /// ```
     /// use apcm::{PlainCodec, Record, Records, Store, SweeperTree};
@@ -181,7 +193,7 @@ impl Store {
     /// [`Storage`](Error::Storage), [`Corrupt`](Error::Corrupt).
     pub fn streams(&self) -> Result<Vec<StreamInfo>> {
         let inner = &self.inner;
-        let all = inner.reading("list the streams", || inner.parts(&inner.snapshot()?))?;
+        let all = inner.reading("list the streams", || inner.parts(&*inner.snapshot()?))?;
         let mut infos: Vec<StreamInfo> = Vec::new();
         for part in all {
             match infos.last_mut().filter(|info| info.name == part.name) {
@@ -217,7 +229,7 @@ impl Stream<'_> {
     /// [`Storage`](Error::Storage), [`Corrupt`](Error::Corrupt).
     pub fn len(&self) -> Result<u64> {
         let inner = self.inner;
-        inner.reading("look at a stream", || Ok(inner.position(&inner.snapshot()?, &self.name)?.len))
+        inner.reading("look at a stream", || Ok(inner.position(&*inner.snapshot()?, &self.name)?.len))
     }
 
     /// Whether there is nothing of it.
@@ -231,8 +243,8 @@ impl Stream<'_> {
     /// Appends a record; durable when this returns.
     ///
     /// Its part is written again, with one more record in it, and where that is full, another is begun. Where the part under
-    /// way made room, another is begun too, and indices go on; where nothing is left of the stream they begin at 0 again.
-    /// Cost: one merge and one inverse a level, and one durable transaction, however long the stream.
+    /// way was evicted, another is begun too, and indices go on; where nothing is left of the stream they begin at 0 again.
+    /// Cost: one merge a level, one inverse for each record of the part, and one durable transaction, however long the stream.
     ///
     /// # Errors
     /// [`Argument`](Error::Argument) where the store has no sweeper tree and for a record so large that its state overflows,
@@ -297,10 +309,20 @@ impl Stream<'_> {
     /// As [`Store::remove_id`].
     pub fn remove(&self) -> Result<u64> {
         let inner = self.inner;
-        let _appending = inner.streams.lock(&self.name);
-        let firsts =
-            inner.reading("look at a stream", || inner.first_records(&inner.snapshot()?, &self.name))?;
-        let ops = firsts.into_iter().map(|first| Op::RemoveKey(part_key(&self.name, first))).collect();
-        inner.commit(ops).map(|done| done.removed as u64)
+        for _ in 0..TRIES {
+            let (last, firsts) = inner.reading("look at a stream", || {
+                let snapshot = inner.snapshot()?;
+                Ok((inner.position(&snapshot, &self.name)?.last, inner.first_records(&snapshot, &self.name)?))
+            })?;
+            // A part that is begun meanwhile would stay, without those before it.
+            let tree = inner.streams.generation();
+            let expected = Op::Expect(Expected { name: self.name.clone(), last, tree });
+            let removals = firsts.into_iter().map(|first| Op::RemoveKey(part_key(&self.name, first)));
+            match inner.commit(std::iter::once(expected).chain(removals).collect()) {
+                Err(error) if is_changed(&error) => std::thread::yield_now(),
+                done => return done.map(|done| done.removed as u64),
+            }
+        }
+        Err(Error::Busy { passes: TRIES })
     }
 }

@@ -33,6 +33,8 @@ impl Part {
 /// Where a stream is.
 pub(super) struct Position {
     pub(super) len: u64,
+    /// Where its last part begins, and the write that filled it, if it can be read.
+    pub(super) last: Option<(u64, Option<MemoryId>)>,
     /// The part under way, and what is needed to append to it.
     pub(super) open: Option<(Part, StreamHead)>,
 }
@@ -124,7 +126,7 @@ impl Inner {
     pub(super) fn position(&self, snapshot: &Snapshot, name: &str) -> Result<Position> {
         let Some((first, last)) = self.part_before(snapshot, name, u64::MAX)? else {
             // Of a stream of which nothing is left nothing is known.
-            return Ok(Position { len: 0, open: None });
+            return Ok(Position { len: 0, last: None, open: None });
         };
         let streams = optional(snapshot.transaction.open_table(STREAMS)).map_err(storage("open a table"))?;
         let head = match streams {
@@ -137,10 +139,11 @@ impl Inner {
         // A part that cannot be read held one record at least.
         let end = last.as_ref().map_or(first.saturating_add(1), |last| last.range().end);
         let len = head.as_ref().map_or(end, |head| head.len.max(end));
+        let seen = Some((first, last.as_ref().ok().map(|part| part.id)));
         let open = last
             .ok()
             .zip(head)
             .filter(|(last, head)| last.first == head.first && last.range().end == head.len);
-        Ok(Position { len, open })
+        Ok(Position { len, last: seen, open })
     }
 }

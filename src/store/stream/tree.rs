@@ -11,8 +11,8 @@ use crate::store::guard::storage;
 use crate::store::tables::SWEEPER_TREE;
 use crate::stored::corrupt_part;
 use apcm_format::{CodecImage, DecodeError, MemoryId, StreamPart, limits};
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Inner {
     pub(super) fn set_tree(&self, tree: SweeperTree) -> Result<()> {
@@ -31,8 +31,8 @@ impl Inner {
             return Err(Error::argument("a part of a stream", expected, format!("{len} bytes")));
         }
         let image = tree.image()?.encode()?;
-        // Nobody appends meanwhile what the old tree folded.
-        let _appending: Vec<MutexGuard<'_, ()>> = self.streams.appending.iter().map(Mutex::lock).collect();
+        // As it will be read again. Loading computes, which no lock is held across.
+        let tree = Arc::new(SweeperTree::from_image(&CodecImage::decode(&image)?, self.streams.device)?);
         let _writer = self.writer.lock();
         self.check_usable()?;
         let found = self.live.read().parts();
@@ -49,13 +49,13 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
-        // As it will be read again.
-        let tree = Arc::new(SweeperTree::from_image(&CodecImage::decode(&image)?, self.streams.device)?);
         let mut cached = self.streams.tree.write();
         self.write_tree(&image)?;
+        // An append that computed with another tree sees by it that it was too late.
+        let generation = self.streams.generation.fetch_add(1, Ordering::AcqRel) + 1;
         // Parts that are there, of a tree that was lost, are this one's.
         let since = if found > 0 { 0 } else { self.live.read().state().next_seq };
-        *cached = Some(Kept { tree, since });
+        *cached = Some(Kept { tree, since, generation });
         Ok(())
     }
 
@@ -66,12 +66,14 @@ impl Inner {
     }
 
     fn write_tree(&self, image: &[u8]) -> Result<()> {
-        self.check_room(image.len())?;
+        self.check_room(image.len(), 1)?;
         self.poisoning(|| {
             let transaction = self.handle.writable()?.begin_write().map_err(storage("begin a write"))?;
             write_codec(&transaction, self.header.uuid, SWEEPER_TREE, image)?;
             durable(transaction)
-        })
+        })?;
+        self.changes.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     /// The sweeper tree's image, if there is one.
@@ -85,11 +87,7 @@ impl Inner {
         if let Some(kept) = self.streams.tree.read().as_ref() {
             return Ok(Some(kept.clone()));
         }
-        // Held while it is loaded, so that nobody loads what somebody else has exchanged meanwhile.
-        let mut cached = self.streams.tree.write();
-        if let Some(kept) = cached.as_ref() {
-            return Ok(Some(kept.clone()));
-        }
+        let generation = self.streams.generation();
         let Some(image) = self.reading("read the sweeper tree", || self.tree_image())? else {
             return Ok(None);
         };
@@ -109,8 +107,13 @@ impl Inner {
             },
         };
         check_shape(self.header.shape, tree.shape()).map_err(misfit)?;
+        let mut cached = self.streams.tree.write();
+        // Exchanged, or loaded by another thread, while this one loaded it: then that one it is.
+        if let Some(kept) = cached.as_ref() {
+            return Ok(Some(kept.clone()));
+        }
         // All parts in the file are its own.
-        let kept = Kept { tree, since: 0 };
+        let kept = Kept { tree, since: 0, generation };
         *cached = Some(kept.clone());
         Ok(Some(kept))
     }
@@ -119,7 +122,7 @@ impl Inner {
     /// exchanged, is not to be unfolded by another's inverse.
     pub(super) fn tree_of(&self, part: MemoryId) -> Result<Arc<SweeperTree>> {
         match self.kept_tree()? {
-            Some(Kept { tree, since }) if part.seq >= since => Ok(tree),
+            Some(Kept { tree, since, .. }) if part.seq >= since => Ok(tree),
             Some(_) => Err(Error::NotFound { id: part }),
             None => {
                 let cause =
@@ -129,14 +132,13 @@ impl Inner {
         }
     }
 
-    pub(super) fn tree_at_hand(&self) -> Result<Arc<SweeperTree>> {
-        let kept = self.kept_tree()?.ok_or_else(|| {
+    pub(super) fn tree_at_hand(&self) -> Result<Kept> {
+        self.kept_tree()?.ok_or_else(|| {
             Error::argument(
                 "the store's sweeper tree",
                 "one, from Store::set_sweeper_tree or `apcm stream tree`",
                 "none",
             )
-        })?;
-        Ok(kept.tree)
+        })
     }
 }

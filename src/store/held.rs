@@ -1,0 +1,165 @@
+//! Storage that is looked at and then opened under one lock, and made durable in between.
+//!
+//! # Why an unclean file is written again before it is recovered
+//! When a sync fails, Linux drops the dirty pages it could not write and marks them clean, while its cache goes on showing
+//! them; the next sync succeeds and says nothing (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+//! A recovery that reads such a page through the cache builds on bytes that the disk does not have. So [`Held::settle`] writes
+//! every page again as the cache shows it, and syncs: if that sync succeeds, the disk holds what the recovery is about to
+//! read; if it fails, nothing was built on it and opening fails.
+//!
+//! A crash in the middle of it is harmless: each page on the disk is then either as it was or as the cache shows it, which is a
+//! subset of the writes of the commit that was under way. That is the state after a loss of power, and the database
+//! recovers from it (F3 of docs/reliability.md).
+//!
+//! Rejected: `posix_fadvise(DONTNEED)`, which is a hint; direct I/O, which not every file system has; writing only the pages
+//! that the recovery has read, because a recovery that trusts the database's saved account of its pages reads few of them.
+
+use super::medium::Shared;
+use parking_lot::Mutex;
+use redb::{BackendError, StorageBackend};
+use std::fs::File;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// Bytes that are written again at a time.
+const CHUNK: u64 = 1 << 20;
+/// Bytes that a file system allocates at a time, or more.
+const BLOCK: usize = 4_096;
+
+type Range = (Bound<u64>, Bound<u64>);
+
+/// Storage whose locks stay from the first look to the closing of the database; clones are the same storage.
+#[derive(Debug, Clone)]
+pub(super) struct Held(Arc<Storage>);
+
+#[derive(Debug)]
+struct Storage {
+    backend: Shared,
+    /// The file behind it, to find its holes.
+    file: Option<File>,
+    /// Locks that were taken.
+    locks: Mutex<Vec<Range>>,
+    closed: Mutex<bool>,
+}
+
+impl Held {
+    pub(super) fn new(backend: Shared, file: Option<File>) -> Self {
+        Self(Arc::new(Storage { backend, file, locks: Mutex::default(), closed: Mutex::new(false) }))
+    }
+
+    /// Makes sure that the disk holds what reading shows: writes all of it again, and syncs.
+    ///
+    /// Cost: reads and writes the storage once. Call it under the lock.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        let len = self.len()?;
+        let mut chunk = Vec::new();
+        for start in (0..len).step_by(CHUNK as usize) {
+            let end = len.min(start + CHUNK);
+            chunk.resize((end - start) as usize, 0);
+            self.read(start, &mut chunk)?;
+            // A hole that reads as zeros reads so after a loss of power too; writing it would take room on the disk.
+            let left_out = |block: &[u8], at: u64| {
+                block.iter().all(|&byte| byte == 0)
+                    && self.0.file.as_ref().is_some_and(|file| is_hole(file, at, at + block.len() as u64))
+            };
+            let mut blocks = (start..).step_by(BLOCK).zip(chunk.chunks(BLOCK)).peekable();
+            while let Some((at, block)) = blocks.next() {
+                if left_out(block, at) {
+                    continue;
+                }
+                // As many as follow each other in one write.
+                let mut len = block.len();
+                while let Some((_, block)) = blocks.next_if(|(at, block)| !left_out(block, *at)) {
+                    len += block.len();
+                }
+                let from = (at - start) as usize;
+                self.write(at, &chunk[from..from + len])?;
+            }
+        }
+        self.sync_data()
+    }
+}
+
+/// Whether nothing is allocated for these bytes of a file, as far as the file system can say.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "macos"))]
+fn is_hole(file: &File, start: u64, end: u64) -> bool {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(start)) {
+        Ok(data) => data >= end,
+        Err(error) => error == rustix::io::Errno::NXIO,
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "macos")))]
+fn is_hole(_: &File, _: u64, _: u64) -> bool {
+    false
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if !*self.closed.lock() {
+            // It was looked at and not opened: its locks go.
+            let _ = self.backend.close();
+        }
+    }
+}
+
+impl StorageBackend for Held {
+    fn len(&self) -> io::Result<u64> {
+        self.0.backend.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.backend.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.backend.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.backend.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.backend.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        *self.0.closed.lock() = true;
+        self.0.backend.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        let mut locks = self.0.locks.lock();
+        if locks.contains(&(start, end)) {
+            return Ok(true);
+        }
+        let taken = self.0.backend.try_lock_range(start, end)?;
+        if taken {
+            locks.push((start, end));
+        }
+        Ok(taken)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.backend.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.backend.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.backend.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.locks.lock().retain(|range| *range != (start, end));
+        self.0.backend.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.backend.query_lock_range(start, end)
+    }
+}

@@ -1,0 +1,124 @@
+//! Files that appear under their names whole, or not at all.
+//!
+//! A new file has no name while it is written, where the system has such files (`O_TMPFILE`): a crash leaves nothing behind.
+//! Elsewhere it has a temporary one beside its own, and the next new file in that folder clears what crashes left there.
+//! It is synced, gets its name, and the folder is synced: then it is there after a loss of power too.
+
+mod names;
+pub(crate) mod steps;
+
+pub(crate) use names::{folder_of, move_to};
+
+use crate::error::{Error, Result};
+use std::fs::{File, Permissions};
+use std::path::{Path, PathBuf};
+use tempfile::TempPath;
+
+/// What is to happen to a file that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It stays, and the new one is refused, whenever it appeared.
+    Refuse,
+    /// It is replaced.
+    Replace,
+}
+
+/// A file under construction; dropping it discards it.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    path: PathBuf,
+    file: File,
+    /// Its temporary name, if it has one.
+    temporary: Option<TempPath>,
+    taken: Taken,
+}
+
+impl NewFile {
+    /// Begins a file that will be called `path`.
+    ///
+    /// # Errors
+    /// [`Exists`](Error::Exists), [`Io`](Error::Io).
+    pub(crate) fn create(path: &Path, taken: Taken) -> Result<Self> {
+        // Asked again, by the system and for good, when it gets its name.
+        if taken == Taken::Refuse && path.symlink_metadata().is_ok() {
+            return Err(Error::Exists { path: path.to_owned() });
+        }
+        // Only a link gives a name to a file without one, and a link replaces nothing.
+        let unnamed = if taken == Taken::Refuse { names::unnamed_file(folder_of(path)) } else { None };
+        let (file, temporary) = match unnamed {
+            Some(file) => (file, None),
+            None => names::temporary_file(folder_of(path))?,
+        };
+        Ok(Self { path: path.to_owned(), file, temporary, taken })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Syncs it and gives it its name. It is its owner's alone until then, and after that whose `permissions` say.
+    ///
+    /// # Errors
+    /// [`Exists`](Error::Exists), [`Io`](Error::Io).
+    pub(crate) fn finish(self, permissions: Option<Permissions>) -> Result<()> {
+        let Self { path, file, temporary, taken } = self;
+        if let Some(permissions) = permissions {
+            file.set_permissions(permissions).map_err(Error::io(&path))?;
+        }
+        names::sync_file(&file).map_err(Error::io(&path))?;
+        match temporary {
+            None => names::link(&file, &path)?,
+            Some(temporary) => {
+                names::rename(&temporary, &path, taken)?;
+                // It has another name now, which must not be deleted with this value.
+                let _ = temporary.keep();
+            }
+        }
+        names::sync_folder(folder_of(&path))
+    }
+}
+
+/// Who may read and write a file of which nothing is said: whoever the process's umask lets, where the system tells it.
+#[cfg(target_os = "linux")]
+pub(crate) fn usual_permissions() -> Option<Permissions> {
+    use std::os::unix::fs::PermissionsExt;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    Some(Permissions::from_mode(0o666 & !u32::from_str_radix(umask.trim(), 8).ok()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn usual_permissions() -> Option<Permissions> {
+    None
+}
+
+/// Makes a file that replaces no other: under its name there is all of it or nothing.
+pub(crate) fn create(
+    path: &Path,
+    permissions: Option<Permissions>,
+    fill: impl FnOnce(&File) -> Result<()>,
+) -> Result<()> {
+    let new = NewFile::create(path, Taken::Refuse)?;
+    fill(new.file())?;
+    new.finish(permissions)
+}
+
+/// Writes bytes to a file of its own.
+///
+/// # Errors
+/// [`Exists`](Error::Exists), [`Io`](Error::Io); an older file of that name stays as it was.
+pub(crate) fn write(path: &Path, bytes: &[u8], taken: Taken) -> Result<()> {
+    write_as(path, bytes, taken, None)
+}
+
+/// The same, with a word on who may read it.
+pub(crate) fn write_as(
+    path: &Path,
+    bytes: &[u8],
+    taken: Taken,
+    permissions: Option<Permissions>,
+) -> Result<()> {
+    let new = NewFile::create(path, taken)?;
+    std::io::Write::write_all(&mut new.file(), bytes).map_err(Error::io(path))?;
+    new.finish(permissions)
+}
