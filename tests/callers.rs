@@ -273,7 +273,7 @@ fn f26_counts_stop_at_their_end() {
     assert_eq!(store.stats().unwrap().evictions, u64::MAX);
 }
 
-/// A clock that panics costs whoever asked it an error; counts reach the disk all the same.
+/// A clock that panics fails the call that asked for the time. Counts still reach the disk.
 #[test]
 fn f21_a_panic_of_the_clock_does_not_end_the_flusher() {
     quiet();

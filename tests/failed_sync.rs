@@ -113,7 +113,7 @@ fn f8_pages_of_a_failed_sync_stay_dirty() {
     every_script(Loss::Nothing);
 }
 
-/// What a thread knows of its keys: the value that was acknowledged last, and those of which nobody knows.
+/// The last acknowledged value of each key, and the writes whose outcome is unknown.
 #[derive(Debug, Default, Clone)]
 struct Known {
     acknowledged: BTreeMap<Vec<u8>, u32>,

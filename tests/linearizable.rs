@@ -301,7 +301,7 @@ fn streams_are_linearizable() {
 
 /// The checker sees what it is for.
 #[test]
-fn a_history_that_nobody_could_have_seen_is_found() {
+fn an_impossible_history_is_found() {
     let call = |op, invoked, returned| Call { op, invoked, returned: Some(returned) };
     let start = || Memories { values: BTreeMap::new(), capacity: 1 };
     let put = |key, value, evicted: &[u64]| Op::Put(key, value, Some(evicted.to_vec()));

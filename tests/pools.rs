@@ -167,7 +167,7 @@ fn no_lock_is_held_while_others_compute() {
             pool.scope(|all| (0..tasks).for_each(|i| all.spawn(move |_| task(i))));
             finished.send(()).unwrap();
         });
-        // A deadlock cannot be ended: it is said, and takes the process with it.
+        // A deadlocked thread cannot be stopped: report it and abort the process.
         if wait.recv_timeout(Duration::from_secs(240)).is_err() {
             eprintln!("no end after {} of {tasks} operations", done.load(Ordering::Relaxed));
             std::process::abort();

@@ -276,7 +276,7 @@ fn in_a_small_file_system(home: &Home, task: &str, size: &str) -> Option<String>
     std::fs::create_dir(&folder).unwrap();
     let there = folder.join("memory.apcm");
     Store::builder().capacity(500).create(&home.path, codec()).unwrap().close().unwrap();
-    // Nobody else sees it, and it is gone with the process.
+    // The mount is private to the process and ends with it.
     let script = format!(
         "mount -t tmpfs -o size={size} tmpfs '{folder}' && cp '{from}' '{there}' && echo mounted && \"$0\" \"$@\"",
         folder = folder.display(),
@@ -333,7 +333,7 @@ fn f19_one_writer_or_many_readers() {
     let store = Store::builder().capacity(4).create(&home.path, codec()).unwrap();
     store.put(b"a", &record(&mut Random(1)), Attributes::default()).unwrap();
     store.close().unwrap();
-    // A user's own file of a likely name is nobody else's: it is neither read nor written nor removed.
+    // A user's file of a likely name is not read, written or removed.
     let own = home.file("memory.apcm.lock");
     std::fs::write(&own, "the user's own").unwrap();
 

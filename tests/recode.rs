@@ -339,3 +339,33 @@ fn what_is_written_during_a_move_is_moved_too() {
     assert_eq!(moved.get(b"0").unwrap().unwrap().record.values(), [20.0, 9.0, 9.0, 0.0]);
     assert!(Store::verify(&home.path).run().is_err(), "the source goes on");
 }
+
+/// A memory that expires during a move leaves both stores, and ends nothing.
+#[test]
+fn what_expires_during_a_move_is_not_moved() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let home = Home::new();
+    let time = Arc::new(AtomicU64::new(1_000));
+    let clock = Arc::clone(&time);
+    let builder = Store::builder().capacity(1_100).clock(move || clock.load(Ordering::Relaxed));
+    let store = builder.create(&home.path, PlainCodec::new(&[4], 4).unwrap()).unwrap();
+    let mut transaction = store.begin_write();
+    for i in 0..1_050 {
+        let attributes =
+            Attributes::default().expiring_in(std::time::Duration::from_secs(10 + 1_000 * (i % 2)));
+        transaction.insert_with(&vector(&[i as f32, 1.0, 2.0, 3.0]), attributes).unwrap();
+    }
+    transaction.commit().unwrap();
+    let to = home.file("moved.apcm");
+    let report = store
+        .recode(&to, PlainCodec::new(&[4], 2).unwrap())
+        .progress(|_, _| {
+            time.store(1_500, Ordering::Relaxed);
+            ControlFlow::Continue(())
+        })
+        .run()
+        .unwrap();
+    let moved = Store::builder().clock(|| 1_500).open(&to).unwrap();
+    assert_eq!((moved.len(), store.len()), (525, 525), "{report:?}");
+}

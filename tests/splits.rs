@@ -111,8 +111,8 @@ fn error_free(data: &Records, groups: Vec<usize>) -> usize {
     trainer.train().unwrap().report.validation_records
 }
 
-/// The published network has no bound on its scales. Where it diverges that is said, the best weights before are kept, and a
-/// bound is offered, which holds it for longer.
+/// The published network has unbounded scales and can diverge: the report says so and the best weights before are kept.
+/// `scale_clamp` delays the divergence.
 #[test]
 fn a_paper_network_that_diverges_says_so_and_keeps_what_it_had() {
     let data = records(&[16], gaussian(200 * 16, 10));

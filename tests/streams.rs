@@ -263,10 +263,10 @@ fn recalls_count_for_their_part_and_appends_do_not() {
     assert_eq!(counts, [2, 1]);
 }
 
-/// An append is no use: a stream that is never recalled makes room like anything that is never read. Only the part that is
-/// being appended to stays, and that not for ever.
+/// Appending is not an access: a stream that is never recalled is evicted like any memory that is never read. Only the open
+/// part is protected, and only while it is recent.
 #[test]
-fn a_stream_that_nobody_recalls_is_evicted_part_by_part() {
+fn a_stream_that_is_never_recalled_is_evicted_part_by_part() {
     let home = Home::new();
     let store = filled(&home, 5, 70);
     assert_eq!(store.stats().unwrap().free, 0);
@@ -816,4 +816,18 @@ fn a_part_without_its_records_is_gone_on_with() {
     assert!(after.iter().zip(&before).all(|(after, before)| after.error >= *before));
     store.close().unwrap();
     assert!(Store::verify(&home.path).run().unwrap().ok);
+}
+
+/// A last part whose metadata are damaged does not stop the stream: the next append begins another part.
+#[test]
+fn a_stream_goes_on_behind_a_part_with_damaged_metadata() {
+    const METADATA: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("metadata");
+    let home = Home::new();
+    filled(&home, 6, 20).close().unwrap();
+    tamper(&home, |transaction| flip(transaction, METADATA, 1));
+    let store = Store::open(&home.path).unwrap();
+    let stream = store.stream("walk").unwrap();
+    assert_eq!(stream.append(&step(20)).unwrap().index, 20);
+    assert_eq!(stream.append(&step(21)).unwrap().index, 21);
+    assert_eq!(stream.recall_all().unwrap().len(), 18);
 }

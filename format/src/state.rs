@@ -43,7 +43,7 @@ impl Framed for IngestPosition {
     const WHAT: &'static str = "an ingest position";
 }
 
-/// What was ingested up to a position: another beginning is another dataset, whatever its name, count and length.
+/// Digests of what was ingested up to a position. They tell two datasets apart that have the same name, count and length.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, BorrowDecode)]
 pub struct IngestSource {
     /// The position that this speaks of. A program that does not know of sources moves the position alone.

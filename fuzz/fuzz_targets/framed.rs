@@ -3,7 +3,8 @@
 
 use apcm_format::frame::{self, Framed};
 use apcm_format::{
-    CodecImage, FlowConfig, IngestPosition, Place, PlainConfig, SlotMetadata, StoreState, StoreUuid, Table,
+    CodecImage, FlowConfig, IngestPosition, IngestSource, Place, PlainConfig, SlotMetadata, StoreState,
+    StoreUuid, Table,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -21,7 +22,7 @@ fn trip<T: Framed>(place: Place, payload: &[u8]) -> Option<T> {
 fuzz_target!(|data: &[u8]| {
     let place = Place::numbered(StoreUuid([0; 16]), Table::Metadata, 0);
     let Some((&choice, payload)) = data.split_first() else { return };
-    match choice % 6 {
+    match choice % 7 {
         0 => drop(trip::<SlotMetadata>(place, payload)),
         1 => drop(trip::<StoreState>(place, payload)),
         2 => drop(trip::<IngestPosition>(place, payload)),
@@ -35,8 +36,9 @@ fuzz_target!(|data: &[u8]| {
                 let _ = config.record_shape();
             }
         }
-        _ => {
+        5 => {
             let _ = CodecImage::decode(payload);
         }
+        _ => drop(trip::<IngestSource>(place, payload)),
     }
 });

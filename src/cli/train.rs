@@ -172,7 +172,7 @@ fn save(
     if arguments.force.force { over() } else { new() }
 }
 
-/// What was trained before a signal came is kept and was written; that it could be better is said.
+/// After a signal: the codec trained so far was saved; exits with 130 and says how to train further.
 fn unless_stopped(arguments: &Train) -> Outcome {
     if !interrupt::is_stopped() {
         return Ok(());

@@ -280,9 +280,11 @@ impl<'o> Draft<'_, 'o> {
         let found = self.rows.last_part(name)?;
         let same = match (found, *last) {
             (None, None) => true,
-            (Some((first, slot)), Some((expected, id))) => {
+            // A damaged last part cannot say which write filled it; no later part may have begun.
+            (found, Some((expected, None))) => found.is_none_or(|(first, _)| first <= expected),
+            (Some((first, slot)), Some((expected, Some(id)))) => {
                 let there = self.planner.get(slot).map(|occupant| MemoryId { slot, seq: occupant.seq });
-                first == expected && id.is_none_or(|id| there == Some(id))
+                first == expected && there == Some(id)
             }
             _ => false,
         };

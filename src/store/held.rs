@@ -1,18 +1,18 @@
-//! Storage that is looked at and then opened under one lock, and made durable in between.
+//! Storage that stays locked from the first inspection to the close, and the rewrite that precedes a recovery.
 //!
-//! # Why an unclean file is written again before it is recovered
-//! When a sync fails, Linux drops the dirty pages it could not write and marks them clean, while its cache goes on showing
-//! them; the next sync succeeds and says nothing (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
-//! A recovery that reads such a page through the cache builds on bytes that the disk does not have. So [`Held::settle`] writes
-//! every page again as the cache shows it, and syncs: if that sync succeeds, the disk holds what the recovery is about to
-//! read; if it fails, nothing was built on it and opening fails.
+//! # Why an unclean file is rewritten before it is recovered
+//! When a sync fails, Linux marks the dirty pages it could not write clean and keeps them in its cache; the next sync
+//! succeeds (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020). A recovery that reads such a page
+//! builds on bytes that the disk does not have. [`Held::settle`] therefore writes every page again as the cache shows it, and
+//! syncs. If that sync succeeds, the disk holds what the recovery will read. If it fails, opening fails and nothing depends
+//! on the lost pages.
 //!
-//! A crash in the middle of it is harmless: each page on the disk is then either as it was or as the cache shows it, which is a
-//! subset of the writes of the commit that was under way. That is the state after a loss of power, and the database
-//! recovers from it (F3 of docs/reliability.md).
+//! A crash during the rewrite is harmless: every page on the disk is either its old version or the cached one, a subset of
+//! the writes of the failed commit. That is the state after a power loss, and the database recovers from it (F3 of
+//! docs/reliability.md).
 //!
-//! Rejected: `posix_fadvise(DONTNEED)`, which is a hint; direct I/O, which not every file system has; writing only the pages
-//! that the recovery has read, because a recovery that trusts the database's saved account of its pages reads few of them.
+//! Rejected: `posix_fadvise(DONTNEED)`, a hint; direct I/O, which not every file system supports; rewriting only the pages
+//! that the recovery read, because a recovery from redb's saved allocator state reads few of them.
 
 use super::medium::Shared;
 use parking_lot::Mutex;
@@ -29,7 +29,7 @@ const BLOCK: usize = 4_096;
 
 type Range = (Bound<u64>, Bound<u64>);
 
-/// Storage whose locks stay from the first look to the closing of the database; clones are the same storage.
+/// Storage whose locks are held from the first inspection until the database closes; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Held(Arc<Storage>);
 
@@ -48,7 +48,7 @@ impl Held {
         Self(Arc::new(Storage { backend, file, locks: Mutex::default(), closed: Mutex::new(false) }))
     }
 
-    /// Makes sure that the disk holds what reading shows: writes all of it again, and syncs.
+    /// Makes the disk hold what reads return: rewrites everything and syncs.
     ///
     /// Cost: reads and writes the storage once. Call it under the lock.
     pub(super) fn settle(&self) -> io::Result<()> {
@@ -58,7 +58,7 @@ impl Held {
             let end = len.min(start + CHUNK);
             chunk.resize((end - start) as usize, 0);
             self.read(start, &mut chunk)?;
-            // A hole that reads as zeros reads so after a loss of power too; writing it would take room on the disk.
+            // A hole reads as zeros after a power loss too, and writing it would take disk space.
             let left_out = |block: &[u8], at: u64| {
                 block.iter().all(|&byte| byte == 0)
                     && self.0.file.as_ref().is_some_and(|file| is_hole(file, at, at + block.len() as u64))
@@ -68,7 +68,7 @@ impl Held {
                 if left_out(block, at) {
                     continue;
                 }
-                // As many as follow each other in one write.
+                // Adjacent blocks go in one write.
                 let mut len = block.len();
                 while let Some((_, block)) = blocks.next_if(|(at, block)| !left_out(block, *at)) {
                     len += block.len();
@@ -98,7 +98,7 @@ fn is_hole(_: &File, _: u64, _: u64) -> bool {
 impl Drop for Storage {
     fn drop(&mut self) {
         if !*self.closed.lock() {
-            // It was looked at and not opened: its locks go.
+            // Inspected but not opened: release the locks.
             let _ = self.backend.close();
         }
     }

@@ -249,7 +249,9 @@ impl Move<'_> {
         };
         let left = |(slot, occupant): (u32, Occupant)| {
             let id = MemoryId { slot, seq: occupant.seq };
-            there(slot).is_none_or(|source| source.seq != id.seq).then_some(id)
+            // Expired memories leave with the next commit by themselves.
+            let expired = occupant.expires_at.is_some_and(|at| at <= now);
+            (!expired && there(slot).is_none_or(|source| source.seq != id.seq)).then_some(id)
         };
         Change {
             mark: self.from.changes.load(Ordering::Acquire),
@@ -416,7 +418,7 @@ fn inherit(inner: &Inner, into: &Store) -> Result<()> {
         }
     }
     into.flush()?;
-    // The move is over: nobody asks any more what each memory came from.
+    // The move is complete: the table of source digests is no longer needed.
     let target = &into.inner;
     target.poisoning(|| {
         let transaction = target.handle.writable()?.begin_write().map_err(storage("begin a write"))?;

@@ -78,7 +78,7 @@ impl NewFile {
     }
 }
 
-/// Who may read and write a file of which nothing is said: whoever the process's umask lets, where the system tells it.
+/// Permissions of a file under the process's umask, on systems that report it.
 #[cfg(target_os = "linux")]
 pub(crate) fn usual_permissions() -> Option<Permissions> {
     use std::os::unix::fs::PermissionsExt;

@@ -13,7 +13,7 @@ use tempfile::TempPath;
 
 /// What temporary names begin with.
 const PREFIX: &str = ".apcm-new-";
-/// A file under a temporary name that nobody has locked and nobody has written to for so long was left by a crash.
+/// A temporary file that is unlocked and was not modified for this long is a leftover of a crash.
 const LEFT_FOR: Duration = Duration::from_secs(3_600);
 
 /// A file without a name in this folder, where the system has such files and can name them later.
@@ -54,7 +54,7 @@ fn clear_leftovers(folder: &Path) {
         if ours && old().is_some_and(|age| age > LEFT_FOR) {
             let unlocked = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
             if unlocked {
-                // What cannot be removed is in nobody's way.
+                // A leftover that cannot be removed does no harm.
                 let _ = std::fs::remove_file(entry.path());
             }
         }

@@ -21,9 +21,8 @@ impl Inner {
             return Ok(Vec::new());
         }
         let vectors = self.finite_vectors(records)?;
-        // No lock is held while states are computed, so others may append meanwhile: the commit sees to it that the stream is
-        // still as it was read, and whoever was too late begins again with what is there then. Of those who commit
-        // together one is always in time.
+        // States are computed without a lock. The commit checks that the stream is unchanged since it was read; if another
+        // thread was faster, this append starts over. Of several conflicting appends in one commit, one succeeds.
         for _ in 0..TRIES {
             let kept = self.tree_at_hand()?;
             let position = self.reading("look at a stream", || self.position(&*self.snapshot()?, name))?;
