@@ -21,7 +21,7 @@ use redb::StorageBackend;
 use std::fs::Permissions;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 
 /// Memory that opening may take where nothing was said: this, or so many times what the file takes on the disk.
 const MEMORY_LIMIT: u64 = 1 << 30;
@@ -339,7 +339,6 @@ impl StoreBuilder {
             writer: Mutex::new(()),
             group: Group::default(),
             poisoned: AtomicBool::new(false),
-            changes: AtomicU64::new(0),
             signal: Arc::default(),
             clock: self.clock,
             streams: super::stream::Streams::new(self.device, limit),

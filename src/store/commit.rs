@@ -171,10 +171,12 @@ impl Inner {
     /// Twice the bytes, because a leaf that is half full takes as much as a full one.
     pub(super) fn check_room(&self, bytes: usize, operations: u64) -> Result<()> {
         // However many operations there are, no page is written twice.
-        let pages = (self.medium.len()? / PAGE).min(PAGES_AN_OPERATION.saturating_mul(operations));
+        // A file that was renamed or removed meanwhile cannot say how long it is, and is written to all the same.
+        let pages =
+            (self.medium.len().unwrap_or(u64::MAX) / PAGE).min(PAGES_AN_OPERATION.saturating_mul(operations));
         let needed = 2 * bytes as u64 + (pages + PAGES_A_COMMIT) * PAGE;
         match self.medium.available() {
-            Some(available) if available + self.free_inside()? < needed => {
+            Some(available) if available.saturating_add(self.free_inside()) < needed => {
                 Err(Error::NoSpace { needed, available })
             }
             _ => Ok(()),
@@ -183,9 +185,9 @@ impl Inner {
 
     /// Bytes of the file that are certainly free: half of what it takes on the disk beyond three times its contents. A file
     /// that is written to for long takes 1.6 times those.
-    fn free_inside(&self) -> Result<u64> {
+    fn free_inside(&self) -> u64 {
         let contents = self.live.read().stored() + self.codec_bytes + FILE_MIN;
-        Ok(self.medium.allocated()?.saturating_sub(3 * contents) / 2)
+        self.medium.allocated().map_or(0, |allocated| allocated.saturating_sub(3 * contents) / 2)
     }
 
     /// Places and writes the operations of transactions and the pending counts; nothing in memory changes.
@@ -235,9 +237,9 @@ impl Inner {
         let Changes { planned, mut written, resized, taken, uses, state, done, snapshot } = changes;
         let Planned { occupants, reset, .. } = planned;
         let mut live = self.live.write();
-        self.changes.fetch_add(1, Ordering::Release);
         let slots = occupants.iter().map(|&(slot, _)| slot);
-        let touched = live.changing(slots.chain(taken.slots()).chain(uses.slots()));
+        let changed = slots.chain(resized.keys().copied()).chain(taken.slots()).chain(uses.slots());
+        let touched = live.changing(changed);
         for (slot, occupant) in occupants {
             match (occupant, written.remove(&slot)) {
                 (Some(occupant), Some((search, size, kind))) => {

@@ -91,7 +91,14 @@ pub(super) fn open_writable(medium: &Medium) -> Result<(Handle, StoreHeader)> {
     let mut flags = [0];
     storage.read(REDB_FLAGS_AT, &mut flags).map_err(Error::io(name))?;
     if unclean.load(Ordering::Relaxed) || flags[0] & REDB_RECOVERY_REQUIRED != 0 {
-        storage.settle().map_err(Error::io(name))?;
+        storage.settle().map_err(|error| match error.kind() {
+            // A file system that copies on write needs space to write the same bytes again.
+            std::io::ErrorKind::StorageFull => Error::NoSpace {
+                needed: storage.len().unwrap_or(0),
+                available: medium.available().unwrap_or(0),
+            },
+            _ => Error::io(name)(error),
+        })?;
     }
     let database = guarded("open the file", || {
         builder().create_with_backend(storage).map_err(|error| not_opened(name, error))

@@ -57,9 +57,20 @@ impl Held {
         for start in (0..len).step_by(CHUNK as usize) {
             let end = len.min(start + CHUNK);
             chunk.resize((end - start) as usize, 0);
-            self.read(start, &mut chunk)?;
+            // A block that cannot be read is left as it is: redb judges it by its checksum, if it is in use.
+            let mut unreadable = Vec::new();
+            if self.read(start, &mut chunk).is_err() {
+                for (at, block) in (start..).step_by(BLOCK).zip(chunk.chunks_mut(BLOCK)) {
+                    if self.read(at, block).is_err() {
+                        unreadable.push(at);
+                    }
+                }
+            }
             // A hole reads as zeros after a power loss too, and writing it would take disk space.
             let left_out = |block: &[u8], at: u64| {
+                if unreadable.contains(&at) {
+                    return true;
+                }
                 block.iter().all(|&byte| byte == 0)
                     && self.0.file.as_ref().is_some_and(|file| is_hole(file, at, at + block.len() as u64))
             };

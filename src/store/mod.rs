@@ -78,7 +78,7 @@ use parking_lot::{Mutex, RwLock};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tables::{COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, meta_place};
 
 /// Is told how much is done and how much there is; may stop what it is told of.
@@ -107,8 +107,6 @@ struct Inner {
     /// Who waits to commit.
     group: group::Group,
     poisoned: AtomicBool,
-    /// How often what is stored was changed: a recode sees by it whether it has moved everything.
-    changes: AtomicU64,
     signal: Arc<flusher::Signal>,
     clock: Clock,
     streams: stream::Streams,
@@ -544,7 +542,7 @@ impl Inner {
     fn noted<T: Framed>(&self, prefix: &str, name: &str) -> Result<Option<T>> {
         self.reading("read a position", || {
             let name = format!("{prefix}{name}");
-            let meta = self.handle.begin_read()?.open_table(META).map_err(storage("open a table"))?;
+            let meta = self.snapshot()?.transaction.open_table(META).map_err(storage("open a table"))?;
             let Some(value) = meta.get(name.as_str()).map_err(storage("read a position"))? else {
                 return Ok(None);
             };

@@ -8,7 +8,6 @@ use super::{Inner, Store};
 use crate::error::{Error, Result};
 use crate::policy::Rule;
 use apcm_format::{Policy, StoreHeader};
-use std::sync::atomic::Ordering;
 
 /// A policy as the public face takes it, or an error with the numbers.
 pub(super) fn check(policy: Policy) -> Result<()> {
@@ -54,7 +53,7 @@ impl Store {
 }
 
 impl Inner {
-    fn set_policy(&self, policy: Policy) -> Result<()> {
+    pub(super) fn set_policy(&self, policy: Policy) -> Result<()> {
         self.check_usable()?;
         self.handle.writable()?;
         self.flush()?;
@@ -92,7 +91,6 @@ impl Inner {
             durable(transaction)
         })?;
         let mut live = self.live.write();
-        self.changes.fetch_add(1, Ordering::Release);
         let high_water = live.bank().high_water();
         let mut uses = uses;
         uses.settle(taken, &[], high_water);

@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::policy::Occupant;
 use crate::record::check_shape;
 use crate::stored::{Stored, corrupt_part};
-use crate::whole_file::{Taken, move_to};
+use crate::whole_file::{Taken, folder_of, rename, sync_folder};
 use apcm_format::stream::part_of_key;
-use apcm_format::{DecodeError, MemoryId, SlotKind, frame};
+use apcm_format::{DecodeError, MemoryId, SlotKind, StoreState, frame};
 use redb::ReadableTable;
 use rustc_hash::FxHashMap;
 use std::fmt;
@@ -108,14 +108,26 @@ impl<'a> Recode<'a> {
         let into = self.destination(&partial, &time)?;
         let stored_before = from.live.read().stored();
         let mut moving = Move { from, into: &into, moved: FxHashMap::default() };
-        for pass in 0.. {
-            time.store(from.now().into(), Ordering::Relaxed);
-            let change = moving.changed();
+        for _ in 0..PASSES_MAX {
+            let now = from.now();
+            time.store(now.into(), Ordering::Relaxed);
+            let mut change = moving.changed(now);
             if change.is_empty() {
+                // What is counted until then stays with the source, should the last step fail.
+                match from.flush() {
+                    Ok(()) | Err(Error::NoSpace { .. }) => {}
+                    Err(error) => return Err(error),
+                }
                 let writing = from.writer.lock();
                 from.check_usable()?;
-                if from.changes.load(Ordering::Acquire) == change.mark {
-                    let mut report = moving.report(stored_before);
+                change = moving.changed(now);
+                if change.is_empty() {
+                    if !in_place && self.to.symlink_metadata().is_ok() {
+                        return Err(Error::Exists { path: self.to });
+                    }
+                    let mut report = moving.report(stored_before, now);
+                    let policy = from.live.read().policy();
+                    into.inner.set_policy(policy)?;
                     move_heads(from, &into)?;
                     report.stored_after = into.inner.live.read().stored();
                     // The new store has the old one's budget; it must not begin by dropping what was just moved.
@@ -126,18 +138,16 @@ impl<'a> Recode<'a> {
                     }
                     inherit(from, &into)?;
                     into.close()?;
+                    rename(&partial, &self.to, if in_place { Taken::Replace } else { Taken::Refuse })?;
                     if in_place {
-                        // From here on the old handle's file may have no name any more: nothing may be written to it.
+                        // The old handle's file has no name any more: nothing may be written to it.
                         from.poisoned.store(true, Ordering::Release);
                     }
-                    move_to(&partial, &self.to, if in_place { Taken::Replace } else { Taken::Refuse })?;
                     drop(writing);
+                    sync_folder(folder_of(&self.to))?;
                     return Ok(report);
                 }
-                continue;
-            }
-            if pass == PASSES_MAX {
-                return Err(Error::Busy { passes: PASSES_MAX });
+                drop(writing);
             }
             moving.remove(&change)?;
             let size = batch(from.header.shape.values());
@@ -172,6 +182,13 @@ impl<'a> Recode<'a> {
                         && store.inner.header.similarity == header.similarity
                         && store.policy() == self.from.policy() =>
                 {
+                    // An earlier run may have come as far as the budget, which must not drop what is being moved.
+                    let state = store.inner.live.read().state();
+                    if state.byte_budget.is_some() {
+                        let mut transaction = store.begin_write();
+                        transaction.push(Op::Inherit(StoreState { byte_budget: None, ..state }));
+                        transaction.commit()?;
+                    }
                     return Ok(store);
                 }
                 // Another codec's beginning, or one that never became a store: nobody else's file has this name.
@@ -216,8 +233,6 @@ struct Moved {
 
 /// What the source has that was not moved yet, and what was moved and is not there any more.
 struct Change {
-    /// How often the source had changed when this was found.
-    mark: u64,
     written: Vec<(u32, Seen)>,
     gone: Vec<MemoryId>,
 }
@@ -236,8 +251,7 @@ struct Move<'a> {
 }
 
 impl Move<'_> {
-    fn changed(&self) -> Change {
-        let now = self.from.now();
+    fn changed(&self, now: u32) -> Change {
         let (from, into) = (self.from.live.read(), self.into.inner.live.read());
         let there = |slot| from.occupant(slot, now);
         let seen = |(slot, occupant): (u32, Occupant)| {
@@ -254,7 +268,6 @@ impl Move<'_> {
             (!expired && there(slot).is_none_or(|source| source.seq != id.seq)).then_some(id)
         };
         Change {
-            mark: self.from.changes.load(Ordering::Acquire),
             written: from.bank().iter().filter_map(seen).collect(),
             gone: into.bank().iter().filter_map(left).collect(),
         }
@@ -354,7 +367,11 @@ impl Move<'_> {
         Ok(Transferred { content, added: 0.0, error: stored.error })
     }
 
-    fn report(&self, stored_before: u64) -> RecodeReport {
+    fn report(&mut self, stored_before: u64, now: u32) -> RecodeReport {
+        // What expired since it was moved is in neither store.
+        let live = self.from.live.read();
+        self.moved.retain(|&slot, _| live.occupant(slot, now).is_some());
+        drop(live);
         let mean = |of: fn(&Moved) -> f32| {
             let sum: f64 = self.moved.values().map(|moved| f64::from(of(moved))).sum();
             sum / (self.moved.len() as f64).max(1.0)
@@ -404,8 +421,7 @@ fn inherit(inner: &Inner, into: &Store) -> Result<()> {
     noted.into_iter().for_each(|op| transaction.push(op));
     let reads = inner.live.read().counts().pending();
     let state = inner.live.read().state();
-    transaction
-        .push(Op::Inherit(apcm_format::StoreState { reads: state.reads.saturating_add(reads), ..state }));
+    transaction.push(Op::Inherit(StoreState { reads: state.reads.saturating_add(reads), ..state }));
     transaction.commit()?;
     {
         let (source, live) = (inner.live.read(), into.inner.live.read());

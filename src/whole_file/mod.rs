@@ -7,7 +7,7 @@
 mod names;
 pub(crate) mod steps;
 
-pub(crate) use names::{folder_of, move_to};
+pub(crate) use names::{folder_of, rename, sync_folder};
 
 use crate::error::{Error, Result};
 use std::fs::{File, Permissions};
@@ -28,9 +28,20 @@ pub(crate) enum Taken {
 pub(crate) struct NewFile {
     path: PathBuf,
     file: File,
-    /// Its temporary name, if it has one.
-    temporary: Option<TempPath>,
+    /// How it gets its name.
+    name: Name,
     taken: Taken,
+}
+
+/// How a new file gets its name.
+#[derive(Debug)]
+enum Name {
+    /// It has none, and is linked.
+    None,
+    /// It has a temporary one, and is renamed.
+    Temporary(TempPath),
+    /// It is a device or a pipe that exists: it is written in place.
+    There,
 }
 
 impl NewFile {
@@ -44,12 +55,19 @@ impl NewFile {
             return Err(Error::Exists { path: path.to_owned() });
         }
         // Only a link gives a name to a file without one, and a link replaces nothing.
-        let unnamed = if taken == Taken::Refuse { names::unnamed_file(folder_of(path)) } else { None };
-        let (file, temporary) = match unnamed {
-            Some(file) => (file, None),
-            None => names::temporary_file(folder_of(path))?,
-        };
-        Ok(Self { path: path.to_owned(), file, temporary, taken })
+        if taken == Taken::Refuse
+            && let Some(file) = names::unnamed_file(folder_of(path))
+        {
+            return Ok(Self { path: path.to_owned(), file, name: Name::None, taken });
+        }
+        // A link keeps leading to its target, and a device is not replaced by a file.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if taken == Taken::Replace && path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            let file = File::options().write(true).open(&path).map_err(Error::io(&path))?;
+            return Ok(Self { path, file, name: Name::There, taken });
+        }
+        let (file, temporary) = names::temporary_file(folder_of(&path))?;
+        Ok(Self { path, file, name: Name::Temporary(temporary), taken })
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -61,14 +79,18 @@ impl NewFile {
     /// # Errors
     /// [`Exists`](Error::Exists), [`Io`](Error::Io).
     pub(crate) fn finish(self, permissions: Option<Permissions>) -> Result<()> {
-        let Self { path, file, temporary, taken } = self;
+        let Self { path, file, name, taken } = self;
+        if matches!(name, Name::There) {
+            return Ok(());
+        }
         if let Some(permissions) = permissions {
             file.set_permissions(permissions).map_err(Error::io(&path))?;
         }
         names::sync_file(&file).map_err(Error::io(&path))?;
-        match temporary {
-            None => names::link(&file, &path)?,
-            Some(temporary) => {
+        match name {
+            Name::There => {}
+            Name::None => names::link(&file, &path)?,
+            Name::Temporary(temporary) => {
                 names::rename(&temporary, &path, taken)?;
                 // It has another name now, which must not be deleted with this value.
                 let _ = temporary.keep();

@@ -34,13 +34,13 @@ pub(super) fn unnamed_file(_: &Path) -> Option<File> {
 }
 
 /// A file under a temporary name in this folder. Those that crashes left there go.
-pub(super) fn temporary_file(folder: &Path) -> Result<(File, Option<TempPath>)> {
+pub(super) fn temporary_file(folder: &Path) -> Result<(File, TempPath)> {
     clear_leftovers(folder);
     let named = tempfile::Builder::new().prefix(PREFIX).tempfile_in(folder).map_err(Error::io(folder))?;
     let (file, path) = named.into_parts();
     // Says that it is in use; where locks are not to be had its age does.
     let _ = file.try_lock();
-    Ok((file, Some(path)))
+    Ok((file, path))
 }
 
 fn clear_leftovers(folder: &Path) {
@@ -84,8 +84,11 @@ pub(super) fn link(_: &File, path: &Path) -> Result<()> {
     Err(Error::io(path)(io::ErrorKind::Unsupported.into()))
 }
 
-/// Gives a file another name.
-pub(super) fn rename(from: &Path, to: &Path, taken: Taken) -> Result<()> {
+/// Gives a finished and synced file another name. A sync of its folder makes that durable.
+///
+/// # Errors
+/// [`Exists`](Error::Exists) where that name is taken and was not to be; [`Io`](Error::Io).
+pub(crate) fn rename(from: &Path, to: &Path, taken: Taken) -> Result<()> {
     match taken {
         Taken::Replace => std::fs::rename(from, to).map_err(Error::io(to))?,
         Taken::Refuse => {
@@ -101,15 +104,6 @@ pub(super) fn rename(from: &Path, to: &Path, taken: Taken) -> Result<()> {
     Ok(())
 }
 
-/// Gives a finished and synced file another name in its folder, durably.
-///
-/// # Errors
-/// [`Exists`](Error::Exists) where that name is taken and was not to be; [`Io`](Error::Io).
-pub(crate) fn move_to(from: &Path, to: &Path, taken: Taken) -> Result<()> {
-    rename(from, to, taken)?;
-    sync_folder(folder_of(to))
-}
-
 fn named(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
@@ -123,7 +117,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 }
 
 #[cfg(unix)]
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))?;
     seen(Step::SyncFolder);
     Ok(())
@@ -131,6 +125,6 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
 
 /// Windows makes a rename durable by itself and cannot open a folder as a file.
 #[cfg(not(unix))]
-pub(super) fn sync_folder(_: &Path) -> Result<()> {
+pub(crate) fn sync_folder(_: &Path) -> Result<()> {
     Ok(())
 }

@@ -45,6 +45,8 @@ pub(super) struct Basis {
     /// Squared length of what lies outside the latent, averaged over records: measured on the rows that choose, where there are
     /// some. Of the training rows nothing lies outside their own rank, which says nothing of other records.
     pub(super) outside: f64,
+    /// Leading coordinates that an error can be reached with, where one was asked for and measured.
+    reach: Option<usize>,
 }
 
 /// A basis and the quantizer on it.
@@ -117,16 +119,17 @@ impl Foundation {
         for spec in candidates {
             specs.push(within_rank(session, split, spec, rank)?);
         }
-        let mut wanted = specs.iter().map(|&spec| match spec {
-            QuantizerSpec::Entropy(EntropySpec { rate: Rate::Error(error), .. })
+        let wanted = specs.iter().map(|&spec| coordinates(spec, &axes.variances, session.values())).max();
+        let reach = match session.options.quantizer {
+            Choice::Given(QuantizerSpec::Entropy(EntropySpec { rate: Rate::Error(error), .. }))
                 if !split.choosing.is_empty() =>
             {
-                coordinates_for(session, split, &axes, error)
+                Some(coordinates_for(session, split, &axes, error)?)
             }
-            _ => Ok(coordinates(spec, &axes.variances, session.values())),
-        });
-        let wanted = wanted.try_fold(1, |most, wanted| Ok::<_, Error>(most.max(wanted?)))?;
-        let basis = Basis::new(session, split, axes, wanted)?;
+            _ => None,
+        };
+        let mut basis = Basis::new(session, split, axes, reach.or(wanted).unwrap_or(1))?;
+        basis.reach = reach;
         let mut best: Option<(f64, Quantizer)> = None;
         let mut choices = Vec::new();
         for spec in specs {
@@ -275,7 +278,7 @@ impl Basis {
                 (squared_lengths(session, &split.choosing, &mean) - inside).max(0.0) / rows as f64
             }
         };
-        Ok(Self { mean, rotation, variances, latent_len, training, choosing, outside })
+        Ok(Self { mean, rotation, variances, latent_len, training, choosing, outside, reach: None })
     }
 
     /// Squared length of what lies outside the first `width` coordinates, averaged over records.
@@ -292,7 +295,8 @@ impl Basis {
     fn quantizer(&self, session: &mut Session<'_>, spec: QuantizerSpec) -> Result<Quantizer> {
         let width = match spec {
             QuantizerSpec::Residual(_) | QuantizerSpec::Entropy(_) => {
-                coordinates(spec, &self.variances, session.values()).min(self.latent_len)
+                let by_variance = || coordinates(spec, &self.variances, session.values());
+                self.reach.unwrap_or_else(by_variance).min(self.latent_len)
             }
             _ => self.latent_len,
         };

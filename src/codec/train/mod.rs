@@ -642,7 +642,9 @@ impl Session<'_> {
             // Half of all groups at most, or there would be little left to learn from.
             let more =
                 (set_aside < wanted || number < GROUPS_MIN) && number < (number + 1 + members.len()) / 2;
-            if !(enough && more) {
+            // Nor half of all records, where one group has most of them.
+            let fits = set_aside + rows.len() <= groups.len() / 2;
+            if !(enough && more && fits) {
                 split.training.extend(rows);
             } else if trains && number % 2 == 1 {
                 split.groups.extend(std::iter::repeat_n(group, rows.len()));

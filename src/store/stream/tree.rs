@@ -71,9 +71,7 @@ impl Inner {
             let transaction = self.handle.writable()?.begin_write().map_err(storage("begin a write"))?;
             write_codec(&transaction, self.header.uuid, SWEEPER_TREE, image)?;
             durable(transaction)
-        })?;
-        self.changes.fetch_add(1, Ordering::Release);
-        Ok(())
+        })
     }
 
     /// The sweeper tree's image, if there is one.
