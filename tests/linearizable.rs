@@ -160,10 +160,12 @@ fn writers_that_evict_and_readers_beside_them_are_linearizable() {
         let store =
             Store::builder().capacity(capacity as u32).create_on(InMemoryBackend::new(), codec).unwrap();
         let (ticks, history) = (Ticks::default(), Mutex::default());
+        // As many calls whatever the threads: the search grows with both.
+        let steps = 100 / threads(round) as usize;
         std::thread::scope(|scope| {
             for thread in 0..threads(round) {
                 let (store, ticks, history) = (&store, &ticks, &history);
-                scope.spawn(move || run(store, ticks, history, round * 100 + thread, 24));
+                scope.spawn(move || run(store, ticks, history, round * 100 + thread, steps));
             }
         });
         let history = history.into_inner().unwrap();
@@ -184,6 +186,7 @@ fn shared_commits_that_fail_are_linearizable() {
         let codec = PlainCodec::new(&[2], 2).unwrap();
         let mut store = Store::builder().capacity(capacity as u32).create_on(disk.clone(), codec).unwrap();
         let (ticks, history) = (Ticks::default(), Mutex::default());
+        let steps = 40 / threads(round) as usize;
         for again in 0..3 {
             disk.set_loss([Loss::Nothing, Loss::All, Loss::Some(round)][(round % 3) as usize]);
             let at = 1 + (round + again) % 20;
@@ -196,7 +199,7 @@ fn shared_commits_that_fail_are_linearizable() {
             std::thread::scope(|scope| {
                 for thread in 0..threads(round) {
                     let (store, ticks, history) = (&store, &ticks, &history);
-                    scope.spawn(move || run(store, ticks, history, round * 100 + again * 30 + thread, 10));
+                    scope.spawn(move || run(store, ticks, history, round * 100 + again * 30 + thread, steps));
                 }
             });
             drop(store);
