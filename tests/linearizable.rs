@@ -160,7 +160,7 @@ fn writers_that_evict_and_readers_beside_them_are_linearizable() {
         let store =
             Store::builder().capacity(capacity as u32).create_on(InMemoryBackend::new(), codec).unwrap();
         let (ticks, history) = (Ticks::default(), Mutex::default());
-        // As many calls whatever the threads: the search grows with both.
+        // The number of calls is fixed: the search grows with calls and with threads.
         let steps = 100 / threads(round) as usize;
         std::thread::scope(|scope| {
             for thread in 0..threads(round) {

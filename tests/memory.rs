@@ -27,26 +27,32 @@ fn measured<T>(run: impl FnOnce() -> T) -> (T, usize, usize) {
 /// redb's pages and what it needs to read them, in a file this small.
 const BESIDE: usize = 8 << 20;
 
+/// A store of one memory, in slot 0.
+fn one_memory(home: &Home, capacity: u32) {
+    let codec = PlainCodec::new(&[64], 64).unwrap();
+    let store = Store::builder().capacity(capacity).create(&home.path, codec).unwrap();
+    store.insert(&axis(3, 64)).unwrap();
+    store.close().unwrap();
+}
+
+/// Moves a slot's row to another slot, with a checksum that is right there.
+fn move_row(home: &Home, from: u32, to: u32) {
+    tamper(home, |transaction, header| {
+        let mut slots = transaction.open_table(SLOTS).unwrap();
+        let value = slots.remove(from).unwrap().unwrap().value().to_vec();
+        let at = |slot: u32| Place::numbered(header.uuid, Table::Slots, slot.into());
+        let moved = SlotRecord::decode(&value, at(from)).unwrap().encode(at(to)).unwrap();
+        slots.insert(to, moved.as_slice()).unwrap();
+    });
+}
+
 #[test]
 fn a_slot_number_in_a_small_file_takes_no_memory_beyond_the_limit() {
     let _alone = ALONE.lock();
     let home = Home::new();
     let capacity = limits::CAPACITY_MAX;
-    let codec = PlainCodec::new(&[64], 64).unwrap();
-    let store = Store::builder().capacity(capacity).create(&home.path, codec).unwrap();
-    store.insert(&axis(3, 64)).unwrap();
-    store.close().unwrap();
-    // The one row, in another slot and with a checksum that is right there.
-    let place = |from: u32, to: u32| {
-        tamper(&home, |transaction, header| {
-            let mut slots = transaction.open_table(SLOTS).unwrap();
-            let value = slots.remove(from).unwrap().unwrap().value().to_vec();
-            let at = |slot: u32| Place::numbered(header.uuid, Table::Slots, slot.into());
-            let moved = SlotRecord::decode(&value, at(from)).unwrap().encode(at(to)).unwrap();
-            slots.insert(to, moved.as_slice()).unwrap();
-        });
-    };
-    place(0, capacity - 1);
+    one_memory(&home, capacity);
+    move_row(&home, 0, capacity - 1);
     for limit in [None, Some(64 << 20)] {
         let builder = limit.map_or(Store::builder(), |limit| Store::builder().memory_limit(limit));
         let (result, peak, left) = measured(|| builder.open(&home.path).map(drop));
@@ -56,7 +62,7 @@ fn a_slot_number_in_a_small_file_takes_no_memory_beyond_the_limit() {
     }
     assert!(Store::verify(&home.path).run().unwrap().ok, "refused, and whole");
     // A slot that fits the limit is taken for what it is.
-    place(capacity - 1, 1_000_000);
+    move_row(&home, capacity - 1, 1_000_000);
     let (store, peak, _) = measured(|| Store::builder().open(&home.path).unwrap());
     assert_eq!(store.len(), 1);
     assert!(peak < 1 << 30, "{peak}");
@@ -140,17 +146,8 @@ fn a_long_file_of_holes_takes_no_more_than_a_short_one() {
     let _alone = ALONE.lock();
     let home = Home::new();
     let capacity = limits::CAPACITY_MAX;
-    let codec = PlainCodec::new(&[64], 64).unwrap();
-    let store = Store::builder().capacity(capacity).create(&home.path, codec).unwrap();
-    store.insert(&axis(3, 64)).unwrap();
-    store.close().unwrap();
-    tamper(&home, |transaction, header| {
-        let mut slots = transaction.open_table(SLOTS).unwrap();
-        let value = slots.remove(0).unwrap().unwrap().value().to_vec();
-        let at = |slot: u32| Place::numbered(header.uuid, Table::Slots, slot.into());
-        let moved = SlotRecord::decode(&value, at(0)).unwrap().encode(at(capacity - 1)).unwrap();
-        slots.insert(capacity - 1, moved.as_slice()).unwrap();
-    });
+    one_memory(&home, capacity);
+    move_row(&home, 0, capacity - 1);
     std::fs::OpenOptions::new().write(true).open(&home.path).unwrap().set_len(1 << 31).unwrap();
     let (result, peak, _) = measured(|| Store::open(&home.path).map(drop));
     assert!(matches!(result, Err(Error::MemoryLimit { limit: 0x4000_0000, .. })), "{result:?}");

@@ -176,7 +176,10 @@ impl Inner {
             (self.medium.len().unwrap_or(u64::MAX) / PAGE).min(PAGES_AN_OPERATION.saturating_mul(operations));
         let needed = 2 * bytes as u64 + (pages + PAGES_A_COMMIT) * PAGE;
         match self.medium.available() {
-            Some(available) if available.saturating_add(self.free_inside()) < needed => {
+            // What is free inside the file is asked only where the disk alone has too little.
+            Some(available)
+                if available < needed && available.saturating_add(self.free_inside()) < needed =>
+            {
                 Err(Error::NoSpace { needed, available })
             }
             _ => Ok(()),
