@@ -33,6 +33,7 @@ pub mod ingest;
 mod mapping;
 mod memory;
 mod pack;
+mod paged;
 mod policy;
 mod record;
 pub mod report;

@@ -6,20 +6,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Part of the crate, and what it may name: other parts, then outside crates that not everybody may use.
-const TABLE: [(&str, &[&str], &[&str]); 22] = [
+const TABLE: [(&str, &[&str], &[&str]); 23] = [
     ("claim", &[], &[]),
+    ("paged", &["claim"], &[]),
     ("error", &["claim"], &[]),
     ("record", &["error"], &[]),
     ("mapping", &["error"], &["memmap2"]),
     ("filter", &["error"], &[]),
-    ("policy", &["claim"], &[]),
+    ("policy", &["claim", "paged"], &[]),
     ("summary", &[], &[]),
     ("clock", &[], &[]),
     ("whole_file", &["error"], &["tempfile", "rustix"]),
     ("memory", &["record"], &[]),
     ("search", &["error", "record", "filter", "index", "memory"], &[]),
     ("stored", &["error", "record", "codec", "memory"], &[]),
-    ("index", &["claim"], &["faer", "pulp"]),
+    ("index", &["claim", "paged"], &["faer", "pulp"]),
     ("sequence", &["codec", "error", "record", "whole_file"], &[]),
     (
         "codec",
@@ -53,6 +54,7 @@ const TABLE: [(&str, &[&str], &[&str]); 22] = [
             "index",
             "memory",
             "pack",
+            "paged",
             "policy",
             "record",
             "search",

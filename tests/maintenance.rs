@@ -236,6 +236,28 @@ fn each_damage_is_found_named_and_mended() {
     }
 }
 
+/// A plan frees no slot that another memory has taken since.
+#[test]
+fn a_plan_of_another_state_is_refused() {
+    let home = Home::new();
+    filled(&home).close().unwrap();
+    tamper(&home, |t, _| flip(t, SLOTS, 4));
+    let plan = || Store::plan_repair(&home.path, go_on).unwrap();
+    let (early, late) = (plan(), plan());
+    late.apply().unwrap();
+    let store = Store::builder().clock(|| 1_000).open(&home.path).unwrap();
+    let put = store.insert(&record(&mut Random(4))).unwrap();
+    assert_eq!(put.id.slot, 4, "the slot that was freed");
+    store.close().unwrap();
+    let (before, counted) = open(&home);
+    let error = early.apply().unwrap_err();
+    assert!(
+        matches!(error, Error::Argument { .. }) && error.to_string().contains("another state"),
+        "{error}"
+    );
+    assert_eq!(open(&home), (before, counted));
+}
+
 #[test]
 fn what_a_repair_cannot_mend_is_salvaged() {
     let home = Home::new();

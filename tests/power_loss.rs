@@ -10,8 +10,9 @@ use common::disk::{Disk, Event, Fate, Fill, Moment, Random};
 use common::scripts::{
     Counts, Promise, SCRIPTS, Script, Snapshot, builder, counts, create, go, record, snapshot,
 };
+use rustc_hash::FxHasher;
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 /// One image in so many is written to after it was opened, and one is crashed again while it is being recovered.
 const AGAIN: usize = 10;
@@ -66,7 +67,7 @@ struct Tally {
 impl Tally {
     /// Opens an image and holds it against what may be there. Images that were seen are not opened again.
     fn check(&mut self, image: Vec<u8>, allowed: &[Promise], what: &str) {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = FxHasher::default();
         (&image, allowed[0].events).hash(&mut hasher);
         if !self.seen.insert(hasher.finish()) {
             return;

@@ -1,17 +1,20 @@
 //! Search vectors of all slots: as numbers of four bytes, and as integers of one.
 
 use super::kernel;
-use super::view::View;
+use super::view::{FREE, Placed, View};
 use crate::claim::{Refused, reserve};
+use crate::paged::Paged;
+use std::num::NonZeroU32;
 
 /// Largest magnitude of a row's integers.
 const INTEGER_MAX: f32 = 127.0;
 
-/// Search vectors by slot, each of length 1. Rows of free slots are there but inert.
+/// Search vectors of the slots that have one, each of length 1, row by row without gaps: a slot that is emptied leaves its
+/// row to the next that is filled.
 #[derive(Debug, Clone)]
 pub(crate) struct ScanMatrix {
     dims: usize,
-    /// Rows `[slot, dims]` of length 1; zeros for a vector of length zero.
+    /// Rows `[row, dims]` of length 1; zeros for a vector of length zero.
     rows: Vec<f32>,
     /// The same rows as integers, each in steps of its own.
     integers: Vec<i8>,
@@ -19,8 +22,12 @@ pub(crate) struct ScanMatrix {
     scales: Vec<f32>,
     /// Length of what each row's integers leave out, rounded up.
     residuals: Vec<f32>,
-    /// Whether a row may be found at all.
-    present: Vec<bool>,
+    /// Whose row it is.
+    slots: Vec<u32>,
+    /// Where a slot's row is.
+    places: Paged<Option<NonZeroU32>>,
+    /// Rows of no slot.
+    free: Vec<u32>,
 }
 
 impl ScanMatrix {
@@ -31,33 +38,46 @@ impl ScanMatrix {
             integers: Vec::new(),
             scales: Vec::new(),
             residuals: Vec::new(),
-            present: Vec::new(),
+            slots: Vec::new(),
+            places: Paged::new(),
+            free: Vec::new(),
         }
     }
 
-    /// Bytes a slot takes, free or not.
-    pub(crate) fn bytes_per_slot(dims: usize) -> u64 {
-        let row = size_of::<f32>() + size_of::<i8>();
-        (dims * row + 2 * size_of::<f32>() + size_of::<bool>()) as u64
+    /// Bytes of a row.
+    fn row_bytes(dims: usize) -> usize {
+        dims * (size_of::<f32>() + size_of::<i8>()) + 2 * size_of::<f32>() + size_of::<u32>()
     }
 
-    /// Takes memory for slots below this one, once and exactly.
-    pub(crate) fn reserve(&mut self, slots: u32) -> Result<(), Refused> {
-        let slots = slots as usize;
-        reserve(&mut self.rows, slots.saturating_mul(self.dims))?;
-        reserve(&mut self.integers, slots.saturating_mul(self.dims))?;
-        reserve(&mut self.scales, slots)?;
-        reserve(&mut self.residuals, slots)?;
-        reserve(&mut self.present, slots)
+    /// Bytes that a slot takes, with others beside it.
+    pub(crate) fn bytes_per_slot(dims: usize) -> usize {
+        Self::row_bytes(dims) + Paged::<Option<NonZeroU32>>::BYTES_PER_SLOT
+    }
+
+    /// Bytes that a slot takes at most beside its row.
+    pub(crate) const BYTES_ALONE: usize = Paged::<Option<NonZeroU32>>::BYTES_ALONE;
+
+    pub(crate) fn memory(&self) -> u64 {
+        let free = self.free.len() * size_of::<u32>();
+        (self.slots.len() * Self::row_bytes(self.dims) + free) as u64 + self.places.memory()
+    }
+
+    /// Takes memory for so many rows, once and exactly.
+    pub(crate) fn reserve_rows(&mut self, rows: usize) -> Result<(), Refused> {
+        reserve(&mut self.rows, rows.saturating_mul(self.dims))?;
+        reserve(&mut self.integers, rows.saturating_mul(self.dims))?;
+        reserve(&mut self.scales, rows)?;
+        reserve(&mut self.residuals, rows)?;
+        reserve(&mut self.slots, rows)
+    }
+
+    /// Takes the memory of a slot beside its row.
+    pub(crate) fn reserve(&mut self, slot: u32) -> Result<(), Refused> {
+        self.places.reserve(slot)
     }
 
     pub(crate) fn dims(&self) -> usize {
         self.dims
-    }
-
-    /// Rows, free ones too.
-    fn len(&self) -> usize {
-        self.present.len()
     }
 
     /// The matrix as a scan goes over it.
@@ -68,7 +88,7 @@ impl ScanMatrix {
             integers: &self.integers,
             scales: &self.scales,
             residuals: &self.residuals,
-            present: Some(&self.present),
+            placed: Some(Placed { slots: &self.slots, places: &self.places }),
             checked: None,
         }
     }
@@ -76,26 +96,39 @@ impl ScanMatrix {
     /// Sets the vector of a slot.
     pub(crate) fn set(&mut self, slot: u32, vector: &[f32]) {
         debug_assert_eq!(vector.len(), self.dims);
-        let index = slot as usize;
-        if index >= self.len() {
-            self.rows.resize((index + 1) * self.dims, 0.0);
-            self.integers.resize((index + 1) * self.dims, 0);
-            self.scales.resize(index + 1, 0.0);
-            self.residuals.resize(index + 1, 0.0);
-            self.present.resize(index + 1, false);
-        }
+        let index = self.row_for(slot);
         let range = index * self.dims..(index + 1) * self.dims;
         let row = &mut self.rows[range.clone()];
         let integers = &mut self.integers[range];
         row.copy_from_slice(vector);
         (self.scales[index], self.residuals[index]) = kernel::vectorized(Fit { row, integers });
-        self.present[index] = true;
+    }
+
+    /// The row of a slot: its own, one that is free, or a new one.
+    fn row_for(&mut self, slot: u32) -> usize {
+        let place = self.places.entry(slot);
+        if let Some(place) = *place {
+            return place.get() as usize - 1;
+        }
+        let row = self.free.pop().unwrap_or(self.slots.len() as u32);
+        *place = NonZeroU32::new(row + 1);
+        let row = row as usize;
+        if row == self.slots.len() {
+            self.rows.resize((row + 1) * self.dims, 0.0);
+            self.integers.resize((row + 1) * self.dims, 0);
+            self.scales.push(0.0);
+            self.residuals.push(0.0);
+            self.slots.push(FREE);
+        }
+        self.slots[row] = slot;
+        row
     }
 
     /// Makes a slot unfindable.
     pub(crate) fn clear(&mut self, slot: u32) {
-        if let Some(present) = self.present.get_mut(slot as usize) {
-            *present = false;
+        if let Some(place) = self.places.get_mut(slot).and_then(Option::take) {
+            self.slots[place.get() as usize - 1] = FREE;
+            self.free.push(place.get() - 1);
         }
     }
 }

@@ -53,10 +53,16 @@ pub(crate) struct Wanted {
     pub(crate) threads: Option<usize>,
 }
 
+/// A row that may be among the nearest, and what its similarity is at most.
+struct Candidate {
+    row: usize,
+    slot: u32,
+    upper: f32,
+}
+
 /// What a first pass leaves: who may be among the nearest, and what at least `k` of them are at least.
 struct Candidates {
-    /// Row, and what its similarity is at most.
-    rows: Vec<(u32, f32)>,
+    rows: Vec<Candidate>,
     least: Best,
 }
 
@@ -98,7 +104,8 @@ impl View<'_> {
         if wanted.k == 0 {
             return vec![Vec::new(); count];
         }
-        let admit = |row: usize| self.has(row) && admit(row as u32);
+        // The slot of a row that may be found.
+        let admit = |row: usize| self.slot(row).filter(|&slot| admit(slot));
         if count >= PRODUCT_FROM && wanted.scan == Scan::Auto {
             return self.product(&queries, wanted, &admit);
         }
@@ -124,8 +131,9 @@ impl View<'_> {
         normalize(&mut query);
         let mut best = Best::new(wanted.k, wanted.floor);
         for &slot in slots {
-            let row = slot as usize;
-            if row < self.len() && self.has(row) && admit(slot) {
+            if let Some(row) = self.place(slot)
+                && admit(slot)
+            {
                 let similarity = dot(&query, self.row(row)).clamp(-1.0, 1.0);
                 if similarity >= wanted.floor {
                     best.show(Ranked { slot, similarity });
@@ -135,7 +143,12 @@ impl View<'_> {
         best.into_sorted()
     }
 
-    fn exact(&self, query: &[f32], wanted: &Wanted, admit: &(impl Fn(usize) -> bool + Sync)) -> Vec<Ranked> {
+    fn exact(
+        &self,
+        query: &[f32],
+        wanted: &Wanted,
+        admit: &(impl Fn(usize) -> Option<u32> + Sync),
+    ) -> Vec<Ranked> {
         let scan = |range: Range<usize>| {
             let mut best = Best::new(wanted.k, wanted.floor);
             let mut similarities = [0.0; BLOCK];
@@ -150,8 +163,10 @@ impl View<'_> {
                 reaching(out, best.threshold(), |offset, similarity| {
                     let row = block.start + offset;
                     let similarity = similarity.clamp(-1.0, 1.0);
-                    if similarity >= wanted.floor && admit(row) {
-                        best.show(Ranked { slot: row as u32, similarity });
+                    if similarity >= wanted.floor
+                        && let Some(slot) = admit(row)
+                    {
+                        best.show(Ranked { slot, similarity });
                     }
                     best.threshold()
                 });
@@ -168,7 +183,7 @@ impl View<'_> {
         &self,
         query: &[f32],
         wanted: &Wanted,
-        admit: &(impl Fn(usize) -> bool + Sync),
+        admit: &(impl Fn(usize) -> Option<u32> + Sync),
     ) -> Vec<Ranked> {
         let integer = IntegerQuery::of(query);
         let bound = (integer.scale, integer.length, integer.slack);
@@ -187,10 +202,10 @@ impl View<'_> {
                 let threshold = found.threshold();
                 reaching(upper, threshold, |offset, upper| {
                     let row = block.start + offset;
-                    if admit(row) {
+                    if let Some(slot) = admit(row) {
                         let margin = self.residuals[row] * integer.length + integer.slack;
-                        found.rows.push((row as u32, upper));
-                        found.least.show(Ranked { slot: row as u32, similarity: upper - 2.0 * margin });
+                        found.rows.push(Candidate { row, slot, upper });
+                        found.least.show(Ranked { slot, similarity: upper - 2.0 * margin });
                     }
                     found.threshold()
                 });
@@ -206,7 +221,7 @@ impl View<'_> {
         &self,
         queries: &[f32],
         wanted: &Wanted,
-        admit: &(impl Fn(usize) -> bool + Sync),
+        admit: &(impl Fn(usize) -> Option<u32> + Sync),
     ) -> Vec<Vec<Ranked>> {
         let dims = self.dims;
         let count = queries.len() / dims;
@@ -237,9 +252,9 @@ impl View<'_> {
                     let threshold = found.threshold() - margin;
                     reaching(similarities, threshold, |offset, similarity| {
                         let row = block.start + offset;
-                        if admit(row) {
-                            found.rows.push((row as u32, similarity + margin));
-                            found.least.show(Ranked { slot: row as u32, similarity: similarity - margin });
+                        if let Some(slot) = admit(row) {
+                            found.rows.push(Candidate { row, slot, upper: similarity + margin });
+                            found.least.show(Ranked { slot, similarity: similarity - margin });
                         }
                         found.threshold() - margin
                     });
@@ -264,8 +279,7 @@ impl View<'_> {
     fn decide(&self, query: &[f32], wanted: &Wanted, found: Candidates) -> Vec<Ranked> {
         let threshold = found.threshold();
         let mut best = Best::new(wanted.k, wanted.floor);
-        for (slot, _) in found.rows.into_iter().filter(|&(_, upper)| upper >= threshold) {
-            let row = slot as usize;
+        for Candidate { row, slot, .. } in found.rows.into_iter().filter(|found| found.upper >= threshold) {
             if !self.may_read(Part::Rows, row..row + 1) {
                 continue;
             }

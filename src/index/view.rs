@@ -1,6 +1,20 @@
 //! Search vectors as a scan goes over them: in memory that a store keeps, or where a pack lies.
 
+use crate::paged::Paged;
+use std::num::NonZeroU32;
 use std::ops::Range;
+
+/// What a row says that is no slot's.
+pub(super) const FREE: u32 = u32::MAX;
+
+/// Rows that lie in another order than their slots, or belong to none.
+#[derive(Clone, Copy)]
+pub(crate) struct Placed<'a> {
+    /// The slot of each row.
+    pub(super) slots: &'a [u32],
+    /// One more than the row of each slot.
+    pub(super) places: &'a Paged<Option<NonZeroU32>>,
+}
 
 /// Search vectors as a scan goes over them, wherever they lie.
 #[derive(Clone, Copy)]
@@ -14,8 +28,8 @@ pub(crate) struct View<'a> {
     pub(crate) scales: &'a [f32],
     /// Length of what each row's integers leave out, rounded up.
     pub(crate) residuals: &'a [f32],
-    /// Which rows may be found; all, where nothing is said.
-    pub(crate) present: Option<&'a [bool]>,
+    /// Whose the rows are; each the slot's of its own number, where nothing is said.
+    pub(crate) placed: Option<Placed<'a>>,
     /// Asked before rows are read, where that needs asking.
     pub(crate) checked: Option<&'a dyn Checked>,
 }
@@ -44,8 +58,20 @@ impl View<'_> {
         &self.rows[index * self.dims..(index + 1) * self.dims]
     }
 
-    pub(super) fn has(&self, row: usize) -> bool {
-        self.present.is_none_or(|present| present[row])
+    /// The slot of a row, if it has one.
+    pub(super) fn slot(&self, row: usize) -> Option<u32> {
+        match self.placed {
+            Some(placed) => Some(placed.slots[row]).filter(|&slot| slot != FREE),
+            None => u32::try_from(row).ok(),
+        }
+    }
+
+    /// The row of a slot, if it has one.
+    pub(super) fn place(&self, slot: u32) -> Option<usize> {
+        match self.placed {
+            Some(placed) => (*placed.places.get(slot)?).map(|place| place.get() as usize - 1),
+            None => Some(slot as usize).filter(|&row| row < self.len()),
+        }
     }
 
     pub(super) fn may_read(&self, part: Part, rows: Range<usize>) -> bool {

@@ -62,7 +62,7 @@ impl Searched for Pack {
             integers: self.blocks.numbers(&layout.integers),
             scales: self.blocks.numbers(&layout.scales),
             residuals: self.blocks.numbers(&layout.residuals),
-            present: None,
+            placed: None,
             checked: Some(&reading),
         };
         let now = self.now();

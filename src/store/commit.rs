@@ -259,9 +259,8 @@ impl Inner {
         if let Some(snapshot) = snapshot {
             live.publish(snapshot);
         }
-        let high_water = live.bank().high_water();
-        live.counts_mut().0.settle(taken, &reset, high_water);
-        live.uses_mut().settle(uses, &reset, high_water);
+        live.counts_mut().0.settle(taken, &reset);
+        live.uses_mut().settle(uses, &reset);
         live.changed(touched);
         done
     }

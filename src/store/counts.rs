@@ -6,17 +6,24 @@
 //! a count. A slot that gets a new occupant starts at 0, and bumps meant for the old one are dropped.
 
 use super::dirty::Dirty;
-use crate::claim::{Refused, reserve};
+use crate::claim::Refused;
+use crate::paged::Paged;
 use crate::policy::Bank;
 use apcm_format::{CounterChunk, limits::COUNTERS_PER_CHUNK};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Counts of all slots up to the highest ever filled.
+/// A slot's count: what is on disk, and what was read since.
+#[derive(Debug, Default)]
+struct Count {
+    base: u32,
+    delta: AtomicU32,
+}
+
+/// Counts of all slots that were filled.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    base: Vec<u32>,
-    delta: Vec<AtomicU32>,
+    slots: Paged<Count>,
     /// Chunks in which some delta is not zero.
     dirty: Dirty<COUNTERS_PER_CHUNK>,
     pending: AtomicU64,
@@ -45,70 +52,64 @@ impl Taken {
 }
 
 impl Counts {
-    /// What a slot's count takes in memory.
-    pub(super) const BYTES_PER_SLOT: usize = size_of::<u32>() + size_of::<AtomicU32>();
+    /// Bytes that a slot's count takes, and at most takes where no other slot is near it.
+    pub(super) const BYTES_PER_SLOT: usize = Paged::<Count>::BYTES_PER_SLOT;
+    pub(super) const BYTES_ALONE: usize =
+        Paged::<Count>::BYTES_ALONE + Dirty::<COUNTERS_PER_CHUNK>::BYTES_ALONE;
 
-    /// Takes memory for slots up to `high_water`, once and exactly.
-    pub(super) fn reserve(&mut self, high_water: u32) -> Result<(), Refused> {
-        reserve(&mut self.base, high_water as usize)?;
-        reserve(&mut self.delta, high_water as usize)?;
-        self.dirty.reserve(high_water as usize)
+    /// Takes the memory of a slot's count.
+    pub(super) fn reserve(&mut self, slot: u32) -> Result<(), Refused> {
+        self.slots.reserve(slot)?;
+        self.dirty.reserve(slot)
     }
 
-    /// Counts slots up to `high_water`.
-    pub(super) fn grow(&mut self, high_water: u32) {
-        let slots = high_water as usize;
-        if slots > self.base.len() {
-            self.base.resize(slots, 0);
-            self.delta.resize_with(slots, AtomicU32::default);
-            self.dirty.grow(slots);
-        }
+    pub(super) fn memory(&self) -> u64 {
+        self.slots.memory() + self.dirty.memory()
+    }
+
+    /// Counts a slot.
+    pub(super) fn keep(&mut self, slot: u32) {
+        self.slots.entry(slot);
+        self.dirty.keep(slot);
     }
 
     /// Sets what a chunk on disk says.
     pub(super) fn load(&mut self, number: u32, chunk: &CounterChunk, bank: &Bank) {
-        let first = number as usize * COUNTERS_PER_CHUNK;
-        for (offset, &count) in chunk.counts.iter().enumerate() {
-            if let Some(base) = self.base.get_mut(first + offset) {
-                // A count without an occupant is nobody's.
-                *base = if bank.get((first + offset) as u32).is_some() { count } else { 0 };
+        for (slot, &count) in slots_of(number).zip(&chunk.counts) {
+            // A count without an occupant is nobody's.
+            if let Some(found) = self.slots.get_mut(slot)
+                && bank.get(slot).is_some()
+            {
+                found.base = count;
             }
         }
     }
 
     /// The slot's access count.
     pub(super) fn get(&self, slot: u32) -> u32 {
-        let index = slot as usize;
-        match (self.base.get(index), self.delta.get(index)) {
-            (Some(base), Some(delta)) => base.saturating_add(delta.load(Relaxed)),
-            _ => 0,
-        }
+        self.slots.get(slot).map_or(0, |count| count.base.saturating_add(count.delta.load(Relaxed)))
     }
 
     /// The slot's access count as it is on disk.
     pub(super) fn base(&self, slot: u32) -> u32 {
-        self.base.get(slot as usize).copied().unwrap_or(0)
+        self.slots.get(slot).map_or(0, |count| count.base)
     }
 
     /// Counts one access, of no slot where its memory left meanwhile; gives how many are not on disk yet.
     pub(super) fn bump(&self, slot: Option<u32>) -> u64 {
-        if let Some(index) = slot.map(|slot| slot as usize)
-            && let Some(delta) = self.delta.get(index)
-        {
-            delta.fetch_add(1, Relaxed);
-            self.dirty.mark(index);
+        if let Some(slot) = slot {
+            self.restore(slot, 1);
         }
         self.pending.fetch_add(1, Relaxed) + 1
     }
 
     /// Gives a slot back counts that it had in another store; no reads of this one.
     pub(super) fn restore(&self, slot: u32, count: u32) {
-        let index = slot as usize;
         if count > 0
-            && let Some(delta) = self.delta.get(index)
+            && let Some(found) = self.slots.get(slot)
         {
-            delta.fetch_add(count, Relaxed);
-            self.dirty.mark(index);
+            found.delta.fetch_add(count, Relaxed);
+            self.dirty.mark(slot);
         }
     }
 
@@ -138,46 +139,49 @@ impl Counts {
                 let first = number * COUNTERS_PER_CHUNK as u32;
                 std::array::from_fn(|offset| {
                     let slot = first + offset as u32;
-                    let index = slot as usize;
-                    let delta = self.delta.get(index).map_or(0, |delta| delta.load(Relaxed));
+                    let Some(count) = self.slots.get(slot) else { return 0 };
+                    let delta = count.delta.load(Relaxed);
                     if delta > 0 {
                         taken.deltas.push((slot, delta));
                     }
-                    let base = self.base.get(index).copied().unwrap_or(0);
-                    if reset.binary_search(&slot).is_ok() { 0 } else { base.saturating_add(delta) }
+                    if reset.binary_search(&slot).is_ok() { 0 } else { count.base.saturating_add(delta) }
                 })
             });
         }
         taken
     }
 
-    /// Makes what was taken part of what is on disk. Call after the commit succeeded, with the new bank.
+    /// Makes what was taken part of what is on disk. Call after the commit succeeded, with a count for every slot that it filled.
     ///
     /// Bumps of the slots in `reset` are dropped: they were meant for somebody who left.
-    pub(super) fn settle(&mut self, taken: Taken, reset: &[u32], high_water: u32) {
-        self.grow(high_water);
+    pub(super) fn settle(&mut self, taken: Taken, reset: &[u32]) {
         for (slot, delta) in taken.deltas {
-            self.delta[slot as usize].fetch_sub(delta, Relaxed);
+            if let Some(count) = self.slots.get(slot) {
+                count.delta.fetch_sub(delta, Relaxed);
+            }
         }
         for (number, counts) in taken.chunks {
-            let first = number as usize * COUNTERS_PER_CHUNK;
-            // Nobody bumps now, under the lock this needs. A bump that came between taking and here may have left its
-            // delta behind a flag that was cleared around it, where the machine orders loosely.
-            let left = self.delta.iter().skip(first).take(COUNTERS_PER_CHUNK);
-            if left.into_iter().any(|delta| delta.load(Relaxed) > 0) {
-                self.dirty.mark_chunk(number as usize);
-            }
-            for (offset, count) in counts.into_iter().enumerate() {
-                if let Some(base) = self.base.get_mut(first + offset) {
-                    *base = count;
+            for (slot, now) in slots_of(number).zip(counts) {
+                let Some(count) = self.slots.get_mut(slot) else { continue };
+                count.base = now;
+                // Nobody bumps now, under the lock this needs. A bump that came between taking and here may have left its
+                // delta behind a flag that was cleared around it, where the machine orders loosely.
+                if *count.delta.get_mut() > 0 {
+                    self.dirty.mark(slot);
                 }
             }
         }
         for &slot in reset {
-            if let Some(delta) = self.delta.get(slot as usize) {
-                delta.store(0, Relaxed);
+            if let Some(count) = self.slots.get_mut(slot) {
+                *count.delta.get_mut() = 0;
             }
         }
         self.pending.fetch_sub(taken.reads, Relaxed);
     }
+}
+
+/// Slots whose counts stand in a chunk.
+fn slots_of(number: u32) -> impl Iterator<Item = u32> {
+    let first = u64::from(number) * COUNTERS_PER_CHUNK as u64;
+    (first..first + COUNTERS_PER_CHUNK as u64).map_while(|slot| u32::try_from(slot).ok())
 }

@@ -1,32 +1,41 @@
 //! Which chunks of numbers, one a slot, differ from what is on disk.
 
-use crate::claim::{Refused, reserve};
+use crate::claim::Refused;
+use crate::paged::Paged;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// One flag for every `CHUNK` slots: some number there is not on disk.
 #[derive(Debug, Default)]
 pub(super) struct Dirty<const CHUNK: usize> {
-    flags: Vec<AtomicBool>,
+    /// By chunk.
+    flags: Paged<AtomicBool>,
 }
 
 impl<const CHUNK: usize> Dirty<CHUNK> {
-    /// Takes memory for flags of so many slots.
-    pub(super) fn reserve(&mut self, slots: usize) -> Result<(), Refused> {
-        reserve(&mut self.flags, slots.div_ceil(CHUNK))
+    /// Bytes that the flag of a slot takes at most.
+    pub(super) const BYTES_ALONE: usize = Paged::<AtomicBool>::BYTES_ALONE;
+
+    /// Takes memory for the flag of a slot.
+    pub(super) fn reserve(&mut self, slot: u32) -> Result<(), Refused> {
+        self.flags.reserve(slot / CHUNK as u32)
     }
 
-    /// Keeps flags for so many slots.
-    pub(super) fn grow(&mut self, slots: usize) {
-        self.flags.resize_with(slots.div_ceil(CHUNK), AtomicBool::default);
+    /// Keeps a flag for a slot.
+    pub(super) fn keep(&mut self, slot: u32) {
+        self.flags.entry(slot / CHUNK as u32);
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        self.flags.memory()
     }
 
     /// Notes that a slot's number changed. Call after the change.
-    pub(super) fn mark(&self, slot: usize) {
-        self.mark_chunk(slot / CHUNK);
+    pub(super) fn mark(&self, slot: u32) {
+        self.mark_chunk(slot / CHUNK as u32);
     }
 
     /// The same for some slot of a chunk.
-    pub(super) fn mark_chunk(&self, chunk: usize) {
+    pub(super) fn mark_chunk(&self, chunk: u32) {
         // Most are marked already: a load leaves the cache line where it is.
         if let Some(flag) = self.flags.get(chunk)
             && !flag.load(Relaxed)
@@ -37,18 +46,18 @@ impl<const CHUNK: usize> Dirty<CHUNK> {
 
     /// Whether some chunk is marked.
     pub(super) fn any(&self) -> bool {
-        self.flags.iter().any(|flag| flag.load(Relaxed))
+        self.flags.iter().any(|(_, flag)| flag.load(Relaxed))
     }
 
     /// How many chunks are marked.
     pub(super) fn count(&self) -> usize {
-        self.flags.iter().filter(|flag| flag.load(Relaxed)).count()
+        self.flags.iter().filter(|(_, flag)| flag.load(Relaxed)).count()
     }
 
     /// Chunks that are marked, and no longer are. They are cleared before the caller looks at the numbers: a change that
     /// comes later marks its chunk again.
     pub(super) fn take(&self) -> impl Iterator<Item = u32> {
-        let marked = self.flags.iter().map(|flag| flag.load(Relaxed) && flag.swap(false, Relaxed));
-        (0..).zip(marked).filter_map(|(chunk, marked)| marked.then_some(chunk))
+        let cleared = |flag: &AtomicBool| flag.load(Relaxed) && flag.swap(false, Relaxed);
+        self.flags.iter().filter_map(move |(chunk, flag)| cleared(flag).then_some(chunk))
     }
 }

@@ -71,8 +71,10 @@ impl Held {
                 if unreadable.contains(&at) {
                     return true;
                 }
-                block.iter().all(|&byte| byte == 0)
-                    && self.0.file.as_ref().is_some_and(|file| is_hole(file, at, at + block.len() as u64))
+                // All bytes are looked at, many at a time: the first that is not zero comes early or never.
+                let zeros = || block.iter().fold(0, |any, byte| any | byte) == 0;
+                let hole = |file| is_hole(file, at, at + block.len() as u64);
+                self.0.file.as_ref().is_some_and(|file| zeros() && hole(file))
             };
             let mut blocks = (start..).step_by(BLOCK).zip(chunk.chunks(BLOCK)).peekable();
             while let Some((at, block)) = blocks.next() {

@@ -3,8 +3,9 @@
 use super::counts::Counts;
 use super::read::Snapshot;
 use super::uses::Uses;
-use crate::claim::{Refused, reserve};
+use crate::claim::Refused;
 use crate::index::ScanMatrix;
+use crate::paged::Paged;
 use crate::policy::{Bank, Hot, Occupant, Rule, Usage, Victims};
 use apcm_format::{MemoryId, Policy, SlotKind, StoreState};
 use rustc_hash::FxHashSet;
@@ -53,13 +54,6 @@ pub(super) struct Sums {
     pub(super) damaged: u32,
 }
 
-/// Bytes in memory for each slot up to the highest ever filled: its search vector, its place in the matrix, and what
-/// is known of its occupant; a free slot has an entry in the set of free ones instead of the last.
-pub(super) fn memory_per_slot(search_dims: usize) -> u64 {
-    let known = size_of::<Option<Occupant>>() + size_of::<SlotSize>() + Counts::BYTES_PER_SLOT;
-    ScanMatrix::bytes_per_slot(search_dims) + known as u64
-}
-
 /// Occupancy, search vectors, counts and state.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -75,7 +69,7 @@ pub(super) struct Live {
     with_residuals: OnceLock<Victims>,
     /// Made at the first search that asks for it.
     hot: OnceLock<Hot>,
-    sizes: Vec<SlotSize>,
+    sizes: Paged<SlotSize>,
     /// Slots that hold a part of a stream.
     parts: FxHashSet<u32>,
     /// Sum of all sizes.
@@ -94,7 +88,7 @@ impl Live {
             victims: OnceLock::new(),
             with_residuals: OnceLock::new(),
             hot: OnceLock::new(),
-            sizes: Vec::new(),
+            sizes: Paged::new(),
             parts: FxHashSet::default(),
             stored: 0,
             state,
@@ -104,19 +98,38 @@ impl Live {
     /// Bytes in memory for all slots.
     pub(super) fn memory(&self) -> u64 {
         let hot = if self.hot.get().is_some() { Hot::BYTES_PER_SLOT as u64 } else { 0 };
-        let uses = self.uses.bytes_per_slot() as u64;
-        u64::from(self.bank.high_water()) * (memory_per_slot(self.scan.dims()) + hot + uses)
+        self.bank.memory()
+            + self.scan.memory()
+            + self.counts.memory()
+            + self.uses.memory()
+            + self.sizes.memory()
+            + hot * u64::from(self.bank.occupied())
     }
 
-    /// Takes memory for slots up to `high_water`, once and exactly: filling them takes none that grows with their number.
-    pub(super) fn reserve(&mut self, high_water: u32) -> Result<(), Refused> {
-        self.bank.reserve(high_water)?;
-        self.scan.reserve(high_water)?;
-        self.counts.reserve(high_water)?;
-        self.uses.reserve(high_water)?;
-        reserve(&mut self.sizes, high_water as usize)?;
-        self.uses.grow(high_water);
-        Ok(())
+    /// Bytes that an occupied slot takes, with others beside it: its search vector, and what is known of its occupant.
+    pub(super) fn bytes_per_slot(&self) -> u64 {
+        let known = Bank::BYTES_PER_SLOT + Paged::<SlotSize>::BYTES_PER_SLOT + Counts::BYTES_PER_SLOT;
+        (ScanMatrix::bytes_per_slot(self.scan.dims()) + known + self.uses.bytes_per_slot()) as u64
+    }
+
+    /// Bytes that an occupied slot takes at most beside that, where no other is near it.
+    pub(super) fn bytes_alone(&self) -> u64 {
+        let known = Bank::BYTES_ALONE + Paged::<SlotSize>::BYTES_ALONE + Counts::BYTES_ALONE;
+        (ScanMatrix::BYTES_ALONE + known + self.uses.bytes_alone()) as u64
+    }
+
+    /// Takes memory for the search vectors of so many slots, once and exactly.
+    pub(super) fn reserve_vectors(&mut self, slots: usize) -> Result<(), Refused> {
+        self.scan.reserve_rows(slots)
+    }
+
+    /// Takes the memory of a slot beside its search vector: filling it takes none then.
+    pub(super) fn reserve(&mut self, slot: u32) -> Result<(), Refused> {
+        self.bank.reserve(slot)?;
+        self.scan.reserve(slot)?;
+        self.counts.reserve(slot)?;
+        self.uses.reserve(slot)?;
+        self.sizes.reserve(slot)
     }
 
     /// The database as readers see it.
@@ -220,12 +233,10 @@ impl Live {
             Some(vector) => self.scan.set(slot, vector),
             None => self.scan.clear(slot),
         }
-        if slot as usize >= self.sizes.len() {
-            self.sizes.resize(slot as usize + 1, SlotSize::default());
-        }
+        self.sizes.entry(slot);
         self.resize(slot, |old| *old = size);
-        self.counts.grow(self.bank.high_water());
-        self.uses.grow(self.bank.high_water());
+        self.counts.keep(slot);
+        self.uses.keep(slot);
     }
 
     /// Changes what is known of an occupant that stays.
@@ -313,12 +324,12 @@ impl Live {
 
     /// What is stored for a slot.
     pub(super) fn size(&self, slot: u32) -> SlotSize {
-        self.sizes.get(slot as usize).copied().unwrap_or_default()
+        self.sizes.get(slot).copied().unwrap_or_default()
     }
 
     /// Changes what is known of what a slot stores.
     pub(super) fn resize(&mut self, slot: u32, change: impl FnOnce(&mut SlotSize)) {
-        if let Some(size) = self.sizes.get_mut(slot as usize) {
+        if let Some(size) = self.sizes.get_mut(slot) {
             self.stored -= size.total();
             change(size);
             self.stored += size.total();
@@ -327,7 +338,7 @@ impl Live {
 
     /// Measured error of a slot's memory.
     pub(super) fn error(&self, slot: u32) -> f32 {
-        self.sizes.get(slot as usize).map_or(f32::INFINITY, |size| size.error)
+        self.sizes.get(slot).map_or(f32::INFINITY, |size| size.error)
     }
 
     /// Measured errors of all readable memories.
@@ -339,7 +350,7 @@ impl Live {
     pub(super) fn sums(&self) -> Sums {
         let mut sums = Sums::default();
         for (slot, occupant) in self.bank.iter() {
-            let size = self.sizes.get(slot as usize).copied().unwrap_or_default();
+            let size = self.sizes.get(slot).copied().unwrap_or_default();
             sums.stored_bytes += size.total();
             sums.damaged += u32::from(occupant.damaged);
             if !occupant.damaged {

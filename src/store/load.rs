@@ -3,7 +3,7 @@
 use super::counts::Counts;
 use super::file::Handle;
 use super::guard::{callers, guarded, is_fatal, storage};
-use super::live::{Live, SlotSize, memory_per_slot, row_bytes};
+use super::live::{Live, SlotSize, row_bytes};
 use super::stream::bytes_beside;
 use super::tables::{
     COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, STREAMS, USES, counter_place, meta_place,
@@ -16,9 +16,9 @@ use apcm_format::{
     CounterChunk, DecodeError, Similarity, SlotKind, SlotMetadata, SlotRecord, StoreHeader, StoreState,
     StreamHead, StreamPart, UseChunk, frame, limits, stream::part_key,
 };
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// Slots whose search vectors are derived at a time; most numbers of those, and most bytes of their codes.
 const BATCH: usize = 4_096;
@@ -55,14 +55,11 @@ pub(super) fn load(
     let dims = header.search_dims as usize;
     let mut live = Live::new(header.capacity, dims, header.policy, state);
     let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
-    if let Some((highest, _)) = slots.last().map_err(storage("read the slots"))? {
-        let highest = highest.value();
-        check_slot(highest, header)?;
-        let slot = memory_per_slot(dims) + live.uses().bytes_per_slot() as u64;
-        may_take(u64::from(highest + 1) * slot)?;
-        live.reserve(highest + 1).map_err(Error::memory("what a store keeps in memory"))?;
-    }
-    fill_all(&mut live, &slots, header, codec)?;
+    let rows = slots.len().map_err(storage("read the slots"))?;
+    may_take(rows.saturating_mul(live.bytes_per_slot()))?;
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+    live.reserve_vectors(rows).map_err(Error::memory("what a store keeps in memory"))?;
+    fill_all(&mut live, &slots, header, codec, &may_take)?;
     // Sequence numbers must never repeat, whatever the state says.
     let highest = live.bank().iter().map(|(_, occupant)| occupant.seq).max().unwrap_or(0);
     live.set_state(StoreState { next_seq: state.next_seq.max(highest + 1), ..state });
@@ -246,6 +243,17 @@ impl Batch {
             || self.codes.len() > BATCH_BYTES
     }
 
+    /// Takes the memory that filling its slots needs, if it may be taken.
+    fn reserve(&self, live: &mut Live, may_take: &impl Fn(u64) -> Result<()>) -> Result<()> {
+        let readable = self.readable.iter().map(|&(slot, ..)| slot);
+        let parts = self.parts.iter().map(|&(slot, ..)| slot);
+        for slot in readable.chain(parts).chain(self.damaged.iter().map(|&(slot, _)| slot)) {
+            may_take(live.memory().saturating_add(live.bytes_alone()))?;
+            live.reserve(slot).map_err(Error::memory("what a store keeps in memory"))?;
+        }
+        Ok(())
+    }
+
     fn fill(self, live: &mut Live, codec: &dyn Codec, similarity: Similarity) {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let codes: Vec<&[u8]> = starts.zip(&self.ends).map(|(start, &end)| &self.codes[start..end]).collect();
@@ -275,44 +283,48 @@ impl Batch {
     }
 }
 
-/// Reads all slots, while another thread derives the search vectors of those that were read before.
+/// Reads all slots and sends them off in batches.
+fn read_all(
+    slots: &ReadOnlyTable<u32, &'static [u8]>,
+    header: &StoreHeader,
+    sender: &SyncSender<Batch>,
+) -> Result<()> {
+    let mut batch = Batch::default();
+    for entry in slots.iter().map_err(storage("read the slots"))? {
+        let (slot, value) = entry.map_err(storage("read the slots"))?;
+        let slot = slot.value();
+        check_slot(slot, header)?;
+        batch.add(slot, value.value(), header);
+        // If no one takes it, filling has failed, which is said there.
+        if batch.is_full(header.search_dims as usize) && sender.send(std::mem::take(&mut batch)).is_err() {
+            return Ok(());
+        }
+    }
+    let _ = sender.send(batch);
+    Ok(())
+}
+
+/// Fills all slots, while another thread reads those that come after.
 fn fill_all(
     live: &mut Live,
     slots: &ReadOnlyTable<u32, &'static [u8]>,
     header: &StoreHeader,
     codec: &dyn Codec,
+    may_take: &impl Fn(u64) -> Result<()>,
 ) -> Result<()> {
     let (sender, receiver) = sync_channel::<Batch>(2);
     std::thread::scope(|scope| {
-        let filler = std::thread::Builder::new()
+        let reader = std::thread::Builder::new()
             .name("apcm-open".to_owned())
-            .spawn_scoped(scope, move || {
-                receiver.into_iter().for_each(|batch| batch.fill(live, codec, header.similarity));
-            })
+            .spawn_scoped(scope, move || guarded("read the slots", || read_all(slots, header, &sender)))
             .map_err(Error::io(Path::new("a thread that opens the store")))?;
-        let read = || -> Result<()> {
-            let mut batch = Batch::default();
-            for entry in slots.iter().map_err(storage("read the slots"))? {
-                let (slot, value) = entry.map_err(storage("read the slots"))?;
-                let slot = slot.value();
-                check_slot(slot, header)?;
-                batch.add(slot, value.value(), header);
-                // If nobody listens any more the codec has panicked, which is said below.
-                if batch.is_full(header.search_dims as usize)
-                    && sender.send(std::mem::take(&mut batch)).is_err()
-                {
-                    return Ok(());
-                }
-            }
-            let _ = sender.send(batch);
+        let filled = receiver.into_iter().try_for_each(|batch| {
+            batch.reserve(live, may_take)?;
+            callers(|| batch.fill(live, codec, header.similarity));
             Ok(())
-        };
-        let read = read();
-        drop(sender);
-        match filler.join() {
-            Ok(()) => read,
-            Err(panic) => callers(|| std::panic::resume_unwind(panic)),
-        }
+        });
+        let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        filled.and(read)
     })
 }
 

@@ -131,7 +131,7 @@ pub struct Stats {
     pub residuals: u32,
     /// Bytes of everything stored for all slots together: what a byte budget counts.
     pub stored_bytes: u64,
-    /// Bytes in memory for the slots up to the highest ever filled: search vectors, occupancy, counts. The codec and the
+    /// Bytes in memory for the slots that are filled: search vectors, occupancy, counts. The codec and the
     /// database's cache of pages, at most 64 MiB, come on top.
     pub memory_bytes: u64,
     /// The store's byte budget, if it has one.

@@ -65,8 +65,8 @@ impl Inner {
                 return Ok(());
             }
             let mut uses = Uses::new(Rule(policy));
-            uses.grow(live.bank().high_water());
             for (slot, occupant) in live.bank().iter() {
+                uses.keep(slot);
                 let (written, count) = (live.tick_of(occupant.seq), live.counts().get(slot));
                 uses.restore(slot, uses.rule().estimated(written, count));
             }
@@ -91,9 +91,8 @@ impl Inner {
             durable(transaction)
         })?;
         let mut live = self.live.write();
-        let high_water = live.bank().high_water();
         let mut uses = uses;
-        uses.settle(taken, &[], high_water);
+        uses.settle(taken, &[]);
         live.set_uses(uses);
         Ok(())
     }

@@ -5,18 +5,25 @@
 //! sequence numbers there are no words, in memory or on disk.
 
 use super::dirty::Dirty;
-use crate::claim::{Refused, reserve};
+use crate::claim::Refused;
+use crate::paged::Paged;
 use crate::policy::Rule;
 use apcm_format::{UseChunk, limits::USES_PER_CHUNK};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Words of all slots up to the highest ever filled; none under a policy that needs none.
+/// A slot's word: what is on disk, and what it is now.
+#[derive(Debug, Default)]
+struct Word {
+    base: u64,
+    now: AtomicU64,
+}
+
+/// Words of all slots that were filled; none under a policy that needs none.
 #[derive(Debug)]
 pub(super) struct Uses {
     rule: Rule,
-    base: Vec<u64>,
-    now: Vec<AtomicU64>,
+    slots: Paged<Word>,
     dirty: Dirty<USES_PER_CHUNK>,
 }
 
@@ -41,7 +48,7 @@ impl TakenUses {
 
 impl Uses {
     pub(super) fn new(rule: Rule) -> Self {
-        Self { rule, base: Vec::new(), now: Vec::new(), dirty: Dirty::default() }
+        Self { rule, slots: Paged::new(), dirty: Dirty::default() }
     }
 
     pub(super) fn rule(&self) -> Rule {
@@ -53,36 +60,42 @@ impl Uses {
         self.dirty.count()
     }
 
-    /// What a slot takes in memory.
+    /// Bytes that a slot takes, and at most takes where no other is near it.
     pub(super) fn bytes_per_slot(&self) -> usize {
-        if self.rule.keeps_words() { size_of::<u64>() + size_of::<AtomicU64>() } else { 0 }
+        if self.rule.keeps_words() { Paged::<Word>::BYTES_PER_SLOT } else { 0 }
     }
 
-    /// Takes memory for slots up to `high_water`, once and exactly.
-    pub(super) fn reserve(&mut self, high_water: u32) -> Result<(), Refused> {
+    pub(super) fn bytes_alone(&self) -> usize {
+        let bytes = Paged::<Word>::BYTES_ALONE + Dirty::<USES_PER_CHUNK>::BYTES_ALONE;
+        if self.rule.keeps_words() { bytes } else { 0 }
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        self.slots.memory() + self.dirty.memory()
+    }
+
+    /// Takes the memory of a slot's word.
+    pub(super) fn reserve(&mut self, slot: u32) -> Result<(), Refused> {
         if !self.rule.keeps_words() {
             return Ok(());
         }
-        reserve(&mut self.base, high_water as usize)?;
-        reserve(&mut self.now, high_water as usize)?;
-        self.dirty.reserve(high_water as usize)
+        self.slots.reserve(slot)?;
+        self.dirty.reserve(slot)
     }
 
-    /// Keeps words of slots up to `high_water`.
-    pub(super) fn grow(&mut self, high_water: u32) {
-        let slots = high_water as usize;
-        if self.rule.keeps_words() && slots > self.base.len() {
-            self.base.resize(slots, 0);
-            self.now.resize_with(slots, AtomicU64::default);
-            self.dirty.grow(slots);
+    /// Keeps the word of a slot.
+    pub(super) fn keep(&mut self, slot: u32) {
+        if self.rule.keeps_words() {
+            self.slots.entry(slot);
+            self.dirty.keep(slot);
         }
     }
 
     /// Sets what a chunk on disk says.
     pub(super) fn load(&mut self, number: u32, chunk: &UseChunk) {
-        let first = number as usize * USES_PER_CHUNK;
-        for (at, &word) in (first..).zip(&chunk.words) {
-            if let Ok(slot) = u32::try_from(at) {
+        let first = u64::from(number) * USES_PER_CHUNK as u64;
+        for (slot, &word) in (first..).zip(&chunk.words) {
+            if let Ok(slot) = u32::try_from(slot) {
                 self.set(slot, word);
             }
         }
@@ -90,20 +103,19 @@ impl Uses {
 
     /// Sets a slot's word, as if it were on disk.
     pub(super) fn set(&mut self, slot: u32, word: u64) {
-        if let (Some(base), Some(now)) = (self.base.get_mut(slot as usize), self.now.get_mut(slot as usize)) {
-            *base = word;
-            *now.get_mut() = word;
+        if let Some(found) = self.slots.get_mut(slot) {
+            *found = Word { base: word, now: AtomicU64::new(word) };
         }
     }
 
     /// The slot's word.
     pub(super) fn get(&self, slot: u32) -> u64 {
-        self.now.get(slot as usize).map_or(0, |word| word.load(Relaxed))
+        self.slots.get(slot).map_or(0, |word| word.now.load(Relaxed))
     }
 
     /// The slot's word as it is on disk.
     pub(super) fn base(&self, slot: u32) -> u64 {
-        self.base.get(slot as usize).copied().unwrap_or(0)
+        self.slots.get(slot).map_or(0, |word| word.base)
     }
 
     /// Notes a read.
@@ -117,11 +129,10 @@ impl Uses {
     }
 
     fn change(&self, slot: u32, change: impl Fn(u64) -> u64) {
-        let index = slot as usize;
-        if let Some(word) = self.now.get(index) {
-            let changed = word.fetch_update(Relaxed, Relaxed, |word| Some(change(word)));
+        if let Some(word) = self.slots.get(slot) {
+            let changed = word.now.fetch_update(Relaxed, Relaxed, |word| Some(change(word)));
             debug_assert!(changed.is_ok());
-            self.dirty.mark(index);
+            self.dirty.mark(slot);
         }
     }
 
@@ -157,15 +168,13 @@ impl Uses {
         taken
     }
 
-    /// Makes what was taken part of what is on disk. Call after the commit succeeded, with the new bank; `reset` slots
-    /// have another occupant than before, or none.
-    pub(super) fn settle(&mut self, taken: TakenUses, reset: &[u32], high_water: u32) {
-        self.grow(high_water);
+    /// Makes what was taken part of what is on disk. Call after the commit succeeded, with a word for every slot that it filled;
+    /// `reset` slots have another occupant than before, or none.
+    pub(super) fn settle(&mut self, taken: TakenUses, reset: &[u32]) {
         for (slot, word) in taken.changed {
-            let index = slot as usize;
-            if let (Some(base), Some(now)) = (self.base.get_mut(index), self.now.get_mut(index)) {
-                *base = word;
-                let now = now.get_mut();
+            if let Some(found) = self.slots.get_mut(slot) {
+                found.base = word;
+                let now = found.now.get_mut();
                 // Ranks never fall: a read that came meanwhile left more than was taken.
                 *now = if reset.binary_search(&slot).is_ok() { word } else { word.max(*now) };
             }
@@ -173,10 +182,10 @@ impl Uses {
         // Nobody reads now, under the lock this needs. What came between taking and here may stand behind a flag that
         // was cleared around it, where the machine orders loosely.
         for number in taken.chunks.into_keys() {
-            let first = number as usize * USES_PER_CHUNK;
-            let mut words = self.base.iter().zip(&mut self.now).skip(first).take(USES_PER_CHUNK);
-            if words.any(|(base, now)| base != now.get_mut()) {
-                self.dirty.mark_chunk(number as usize);
+            let first = number * USES_PER_CHUNK as u32;
+            let mut words = (first..first + USES_PER_CHUNK as u32).filter_map(|slot| self.slots.get(slot));
+            if words.any(|word| word.base != word.now.load(Relaxed)) {
+                self.dirty.mark_chunk(number);
             }
         }
     }

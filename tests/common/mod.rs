@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(missing_docs, unreachable_pub, reason = "test helpers")]
 
+pub mod calls;
 pub mod disk;
+pub mod folder;
 pub mod linear;
 pub mod model;
 pub mod scripts;
