@@ -152,7 +152,7 @@ pub enum Error {
     MemoryLimit {
         /// What takes it.
         what: &'static str,
-        /// Bytes needed.
+        /// Bytes needed at least: reading stops where the limit is passed.
         needed: u64,
         /// Bytes allowed.
         limit: u64,
@@ -277,7 +277,7 @@ impl fmt::Display for Error {
                  written"
             ),
             Self::MemoryLimit { what, needed, limit } => {
-                write!(f, "{what} would take {needed} bytes of memory, {limit} are allowed")
+                write!(f, "{what} would take at least {needed} bytes of memory, {limit} are allowed")
             }
             Self::OutOfMemory { what, needed } => {
                 write!(f, "{what} takes {needed} bytes of memory, which the system refuses")

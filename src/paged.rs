@@ -2,6 +2,7 @@
 //! the highest of their numbers.
 
 use crate::claim::{Refused, reserve};
+use std::alloc::{Layout, handle_alloc_error};
 
 /// Slots of a page, and pages of a branch. A number of 27 bits leads over a root of 8,192 branches at most.
 const PAGE: usize = 64;
@@ -27,9 +28,6 @@ fn place(slot: u32) -> (usize, usize, usize) {
 impl<T> Paged<T> {
     /// Bytes that one filled slot takes at least, with others beside it.
     pub(crate) const BYTES_PER_SLOT: usize = size_of::<T>();
-
-    /// Bytes that filling a slot may take at most, where no other is filled near it.
-    pub(crate) const BYTES_ALONE: usize = PAGE * size_of::<T>() + BRANCH * size_of::<Vec<T>>();
 
     pub(crate) const fn new() -> Self {
         Self { root: Vec::new(), pages: 0, branches: 0 }
@@ -86,13 +84,11 @@ impl<T: Default> Paged<T> {
         Ok(())
     }
 
-    /// The value of a slot, whose page is made where it is not there.
-    ///
-    /// # Panics
-    /// Where the system has no memory left, as everything does that did not ask with [`reserve`](Self::reserve).
+    /// The value of a slot, whose page is made where it is not there. Where the system has no memory left the process aborts, as
+    /// with a vector that grows, unless it was asked for with [`reserve`](Self::reserve).
     pub(crate) fn entry(&mut self, slot: u32) -> &mut T {
-        if let Err(refused) = self.reserve(slot) {
-            panic!("{refused}");
+        if self.reserve(slot).is_err() {
+            handle_alloc_error(Layout::new::<[T; PAGE]>());
         }
         let (branch, page, at) = place(slot);
         &mut self.root[branch][page][at]
@@ -114,7 +110,7 @@ mod tests {
                 for slot in [slot, (near + slot % 200).min((1 << 27) - 1)] {
                     *paged.entry(slot) = value;
                     map.insert(slot, value);
-                    prop_assert!(paged.memory() as usize <= 196_608 + map.len() * Paged::<u8>::BYTES_ALONE);
+                    prop_assert!(paged.memory() as usize <= 196_608 + map.len() * (PAGE + BRANCH * size_of::<Vec<u8>>()));
                 }
             }
             let there: Vec<(u32, u8)> = paged.iter().filter(|(_, value)| **value > 0).map(|(slot, value)| (slot, *value)).collect();

@@ -54,15 +54,20 @@ impl ScanMatrix {
         Self::row_bytes(dims) + Paged::<Option<NonZeroU32>>::BYTES_PER_SLOT
     }
 
-    /// Bytes that a slot takes at most beside its row.
-    pub(crate) const BYTES_ALONE: usize = Paged::<Option<NonZeroU32>>::BYTES_ALONE;
-
+    /// Bytes that it takes, used or not.
     pub(crate) fn memory(&self) -> u64 {
-        let free = self.free.len() * size_of::<u32>();
-        (self.slots.len() * Self::row_bytes(self.dims) + free) as u64 + self.places.memory()
+        let rows =
+            size_of::<f32>() * (self.rows.capacity() + self.scales.capacity() + self.residuals.capacity());
+        let slots = size_of::<u32>() * (self.slots.capacity() + self.free.capacity());
+        (rows + self.integers.capacity() + slots) as u64 + self.places.memory()
     }
 
-    /// Takes memory for so many rows, once and exactly.
+    /// How many rows there are, free ones too.
+    pub(crate) fn rows(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Takes memory for so many rows, exactly.
     pub(crate) fn reserve_rows(&mut self, rows: usize) -> Result<(), Refused> {
         reserve(&mut self.rows, rows.saturating_mul(self.dims))?;
         reserve(&mut self.integers, rows.saturating_mul(self.dims))?;

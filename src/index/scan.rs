@@ -160,9 +160,10 @@ impl View<'_> {
                 let rows = &self.rows[block.start * self.dims..block.end * self.dims];
                 kernel::touch(rows, f32::to_bits);
                 dots(query, rows, out);
+                // Clamped before they are compared: rows are in no order of slots, and among equals the lower slot wins.
+                out.iter_mut().for_each(|similarity| *similarity = similarity.clamp(-1.0, 1.0));
                 reaching(out, best.threshold(), |offset, similarity| {
                     let row = block.start + offset;
-                    let similarity = similarity.clamp(-1.0, 1.0);
                     if similarity >= wanted.floor
                         && let Some(slot) = admit(row)
                     {
@@ -415,20 +416,33 @@ mod tests {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let rows = rows(kind, count, dims, &mut rng);
             let mut matrix = ScanMatrix::new(dims);
-            for (slot, row) in rows.iter().enumerate() {
-                matrix.set(slot as u32, row);
+            // In any order, some twice and some emptied in between: rows are not where their slots are.
+            let mut order: Vec<u32> = (0..count as u32).chain((0..count as u32).step_by(3)).collect();
+            (1..order.len()).rev().for_each(|at| order.swap(at, rng.random_range(0..=at)));
+            for (at, &slot) in order.iter().enumerate() {
+                if at % 4 == 1 {
+                    matrix.clear(order[at / 2]);
+                }
+                matrix.set(slot, &rows[slot as usize]);
             }
+            (0..count as u32).for_each(|slot| matrix.set(slot, &rows[slot as usize]));
             let gone = |slot: u32| slot % 7 == 3;
             (0..count as u32).filter(|&slot| gone(slot)).for_each(|slot| matrix.clear(slot));
             let admitted = |slot: u32| slot % 5 != 1;
             let floor = floor.unwrap_or(f32::NEG_INFINITY);
-            let queries: Vec<f32> = (0..5).flat_map(|query| rows[(query * 31) % count].clone()).collect();
+            let row_of = |slot: u32| matrix.view().row(matrix.view().place(slot).unwrap()).to_vec();
+            // Rows and their opposites: similarities beyond 1 and -1 by rounding, and equal once they are clamped.
+            let query = |query: usize| {
+                let sign = if query % 2 == 0 { 1.0 } else { -1.0 };
+                rows[(query * 31) % count].iter().map(move |value| sign * value)
+            };
+            let queries: Vec<f32> = (0..6).flat_map(query).collect();
             for query in queries.chunks_exact(dims) {
                 let mut unit = query.to_vec();
                 normalize(&mut unit);
                 let mut all: Vec<Ranked> = (0..count as u32)
                     .filter(|&slot| !gone(slot) && admitted(slot))
-                    .map(|slot| Ranked { slot, similarity: dot(&unit, matrix.view().row(slot as usize)).clamp(-1.0, 1.0) })
+                    .map(|slot| Ranked { slot, similarity: dot(&unit, &row_of(slot)).clamp(-1.0, 1.0) })
                     .filter(|ranked| ranked.similarity >= floor)
                     .collect();
                 all.sort_by(|a, b| b.cmp(a));

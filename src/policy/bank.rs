@@ -42,10 +42,8 @@ pub(crate) struct Bank {
 }
 
 impl Bank {
-    /// Bytes that an occupied slot takes, and that one takes at most which is alone where it is.
+    /// Bytes that an occupied slot takes, with others beside it.
     pub(crate) const BYTES_PER_SLOT: usize = Paged::<Option<Occupant>>::BYTES_PER_SLOT;
-    pub(crate) const BYTES_ALONE: usize =
-        Paged::<Option<Occupant>>::BYTES_ALONE + 2 * size_of::<(u32, u32)>();
 
     /// An empty bank.
     pub(crate) fn new(capacity: u32) -> Self {
@@ -66,7 +64,8 @@ impl Bank {
     }
 
     pub(crate) fn memory(&self) -> u64 {
-        self.slots.memory() + (self.free.len() * size_of::<(u32, u32)>()) as u64
+        // Nodes of the tree are half empty more often than not.
+        self.slots.memory() + (self.free.len() * size_of::<(u32, u32)>() * 5 / 2) as u64
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -134,7 +133,6 @@ impl Bank {
         self.occupied += 1;
         if slot >= self.high_water {
             if slot > self.high_water {
-                // The run before ends below the mark: a slot that is filled stands between them, or there is none.
                 self.add_run(self.high_water, slot);
             }
             self.high_water = slot + 1;

@@ -52,10 +52,8 @@ impl Taken {
 }
 
 impl Counts {
-    /// Bytes that a slot's count takes, and at most takes where no other slot is near it.
+    /// Bytes that a slot's count takes, with others beside it.
     pub(super) const BYTES_PER_SLOT: usize = Paged::<Count>::BYTES_PER_SLOT;
-    pub(super) const BYTES_ALONE: usize =
-        Paged::<Count>::BYTES_ALONE + Dirty::<COUNTERS_PER_CHUNK>::BYTES_ALONE;
 
     /// Takes the memory of a slot's count.
     pub(super) fn reserve(&mut self, slot: u32) -> Result<(), Refused> {

@@ -12,9 +12,6 @@ pub(super) struct Dirty<const CHUNK: usize> {
 }
 
 impl<const CHUNK: usize> Dirty<CHUNK> {
-    /// Bytes that the flag of a slot takes at most.
-    pub(super) const BYTES_ALONE: usize = Paged::<AtomicBool>::BYTES_ALONE;
-
     /// Takes memory for the flag of a slot.
     pub(super) fn reserve(&mut self, slot: u32) -> Result<(), Refused> {
         self.flags.reserve(slot / CHUNK as u32)

@@ -112,15 +112,9 @@ impl Live {
         (ScanMatrix::bytes_per_slot(self.scan.dims()) + known + self.uses.bytes_per_slot()) as u64
     }
 
-    /// Bytes that an occupied slot takes at most beside that, where no other is near it.
-    pub(super) fn bytes_alone(&self) -> u64 {
-        let known = Bank::BYTES_ALONE + Paged::<SlotSize>::BYTES_ALONE + Counts::BYTES_ALONE;
-        (ScanMatrix::BYTES_ALONE + known + self.uses.bytes_alone()) as u64
-    }
-
-    /// Takes memory for the search vectors of so many slots, once and exactly.
+    /// Takes memory for the search vectors of so many slots more.
     pub(super) fn reserve_vectors(&mut self, slots: usize) -> Result<(), Refused> {
-        self.scan.reserve_rows(slots)
+        self.scan.reserve_rows(self.scan.rows().saturating_add(slots))
     }
 
     /// Takes the memory of a slot beside its search vector: filling it takes none then.

@@ -55,10 +55,10 @@ pub(super) fn load(
     let dims = header.search_dims as usize;
     let mut live = Live::new(header.capacity, dims, header.policy, state);
     let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
-    let rows = slots.len().map_err(storage("read the slots"))?;
-    may_take(rows.saturating_mul(live.bytes_per_slot()))?;
-    let rows = usize::try_from(rows).unwrap_or(usize::MAX);
-    live.reserve_vectors(rows).map_err(Error::memory("what a store keeps in memory"))?;
+    // The database says how many, and no checksum of ours vouches for it.
+    let rows = slots.len().map_err(storage("read the slots"))?.min(header.capacity.into());
+    may_take(rows * live.bytes_per_slot())?;
+    live.reserve_vectors(rows as usize).map_err(Error::memory("what a store keeps in memory"))?;
     fill_all(&mut live, &slots, header, codec, &may_take)?;
     // Sequence numbers must never repeat, whatever the state says.
     let highest = live.bank().iter().map(|(_, occupant)| occupant.seq).max().unwrap_or(0);
@@ -245,11 +245,14 @@ impl Batch {
 
     /// Takes the memory that filling its slots needs, if it may be taken.
     fn reserve(&self, live: &mut Live, may_take: &impl Fn(u64) -> Result<()>) -> Result<()> {
+        let vectors = self.readable.len() + self.parts.len();
+        live.reserve_vectors(vectors).map_err(Error::memory("what a store keeps in memory"))?;
         let readable = self.readable.iter().map(|&(slot, ..)| slot);
         let parts = self.parts.iter().map(|&(slot, ..)| slot);
         for slot in readable.chain(parts).chain(self.damaged.iter().map(|&(slot, _)| slot)) {
-            may_take(live.memory().saturating_add(live.bytes_alone()))?;
+            // Asked after the pages of one slot were taken: they are few, and what they take is known then.
             live.reserve(slot).map_err(Error::memory("what a store keeps in memory"))?;
+            may_take(live.memory())?;
         }
         Ok(())
     }

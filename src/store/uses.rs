@@ -60,14 +60,9 @@ impl Uses {
         self.dirty.count()
     }
 
-    /// Bytes that a slot takes, and at most takes where no other is near it.
+    /// Bytes that a slot takes, with others beside it.
     pub(super) fn bytes_per_slot(&self) -> usize {
         if self.rule.keeps_words() { Paged::<Word>::BYTES_PER_SLOT } else { 0 }
-    }
-
-    pub(super) fn bytes_alone(&self) -> usize {
-        let bytes = Paged::<Word>::BYTES_ALONE + Dirty::<USES_PER_CHUNK>::BYTES_ALONE;
-        if self.rule.keeps_words() { bytes } else { 0 }
     }
 
     pub(super) fn memory(&self) -> u64 {

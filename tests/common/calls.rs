@@ -56,7 +56,7 @@ const REFUSED: &str = "inject=open:error=EOPNOTSUPP";
 /// Runs a program in a folder, which must succeed, as on a file system that has no files without a name, if `named`. Gives its
 /// calls in the order in which they took effect.
 ///
-/// A write takes effect when it returns; what a sync promises holds for what was written before it began.
+/// Each takes effect when it returns; what a sync promises holds for what was done before it began.
 pub fn of(program: &str, line: &[&str], folder: &Path, named: bool) -> Vec<Call> {
     let trace = tempfile::NamedTempFile::new().unwrap();
     let refused: &[&str] = if named { &["-e", REFUSED] } else { &[] };
@@ -100,6 +100,9 @@ pub fn again(program: &str, line: &[&str], folder: &Path, named: bool) -> Output
     command.args(line).current_dir(folder).output().unwrap()
 }
 
+/// What stands where a sync began that others' calls came between.
+pub const BEGIN_SYNC: &str = "a sync begins";
+
 fn parse(trace: &str) -> Vec<Call> {
     let mut calls: Vec<Option<Call>> = Vec::new();
     // What a thread has begun, and the place of its call if it is a sync.
@@ -114,11 +117,10 @@ fn parse(trace: &str) -> Vec<Call> {
             let end = resumed.split_once(" resumed>").map_or("", |(_, end)| end);
             let (start, place) = begun.remove(thread).unwrap_or_else(|| panic!("{line}"));
             let call = call(&format!("{start}{end}"));
-            if call.as_ref().is_some_and(|call| call.name.ends_with("sync")) {
-                calls[place] = call;
-            } else {
-                calls.push(call);
+            if let Some(sync) = call.as_ref().filter(|call| call.name.ends_with("sync")) {
+                calls[place] = Some(Call { name: BEGIN_SYNC.to_owned(), ..sync.clone() });
             }
+            calls.push(call);
         } else {
             calls.push(call(rest));
         }

@@ -5,7 +5,7 @@
 //! subset of the writes, torn at sectors, with the file's growth or without. A rename is whole, but may leave the old
 //! name there too. Names that differ do not wait for each other, so an order of their own would give no other folder.
 
-use super::calls::Call;
+use super::calls::{BEGIN_SYNC, Call};
 use super::disk::{Event, Fate, Fill, Moment, Random};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -27,6 +27,8 @@ pub enum Act {
     Name(Change),
     SyncFolder,
     File(usize, Event),
+    /// A sync begins, of this file or of the folder: it holds for what came before, once it has returned.
+    Begin(Option<usize>),
 }
 
 /// A folder and what was done in it.
@@ -93,11 +95,24 @@ impl History {
     pub fn crashes(&self, count: usize, mut visit: impl FnMut(Files, &str)) {
         let (mut durable, mut pending) = (self.names.clone(), Vec::new());
         let mut events: Vec<Vec<Event>> = vec![Vec::new(); self.files.len()];
+        // What had been done when a sync began that has not returned.
+        let mut begun: HashMap<Option<usize>, usize> = HashMap::new();
         for act in &self.acts[..count] {
             match act {
                 Act::Name(change) => pending.push(change),
-                Act::SyncFolder => pending.drain(..).for_each(|change| apply(&mut durable, change, true)),
+                Act::SyncFolder => {
+                    let before = begun.remove(&None).unwrap_or(pending.len());
+                    pending.drain(..before).for_each(|change| apply(&mut durable, change, true));
+                }
+                Act::File(file, Event::Sync) => {
+                    let before = begun.remove(&Some(*file)).unwrap_or(events[*file].len());
+                    events[*file].insert(before, Event::Sync);
+                }
                 Act::File(file, event) => events[*file].push(event.clone()),
+                Act::Begin(file) => {
+                    let done = file.map_or(pending.len(), |file| events[file].len());
+                    begun.entry(*file).or_insert(done);
+                }
             }
         }
         let moments: Vec<Moment<'_>> = self
@@ -265,6 +280,11 @@ impl Reader<'_> {
                     None => {}
                 }
             }
+            BEGIN_SYNC => match self.open.get(&call.number(0)).map(|&at| self.descriptions[at].open) {
+                Some(Open::Folder) => self.history.acts.push(Act::Begin(None)),
+                Some(Open::File(file)) => self.history.acts.push(Act::Begin(Some(file))),
+                None => {}
+            },
             "linkat" => {
                 let (from, to) = (call.text(1), self.name(&call.text(3)));
                 let descriptor = from.strip_prefix("/proc/self/fd/").and_then(|number| number.parse().ok());
