@@ -6,6 +6,7 @@ use apcm::{Attributes, Error, Fidelity, FlowCodec, MemoryId, Metadata, PlainCode
 use apcm_format::IngestPosition;
 use common::{Home, images, plain_store, vector};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 fn error(record: &[f32], given: &[f32]) -> f64 {
     let squared = record.iter().zip(given).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2));
@@ -341,6 +342,51 @@ fn what_is_written_during_a_move_is_moved_too() {
 }
 
 /// A memory that expires during a move leaves both stores, and ends nothing.
+/// Threads write and read until the store is replaced under them: what was acknowledged is in the new file. Reads give the last
+/// step counts to write before it takes the writers' lock, which is when a write comes in between.
+#[test]
+fn what_is_acknowledged_until_a_move_in_place_ends_is_moved() {
+    for round in 0..10 {
+        let home = Home::new();
+        let store = plain_store(&home, 20_000, 4);
+        let record = |value: u32| vector(&[1.0, value as f32, 2.0, 3.0]);
+        (0..300).for_each(|value| drop(store.insert(&record(value)).unwrap()));
+        let acknowledged: Vec<(MemoryId, u32)> = std::thread::scope(|scope| {
+            let (store, record) = (&store, &record);
+            let writers: Vec<_> = (1..4_u32)
+                .map(|thread| {
+                    scope.spawn(move || {
+                        let mut acknowledged = Vec::new();
+                        for value in 1_000 * thread.. {
+                            match store.insert(&record(value)) {
+                                Ok(put) => acknowledged.push((put.id, value)),
+                                Err(Error::Poisoned) => break,
+                                Err(error) => panic!("{error}"),
+                            }
+                            std::thread::sleep(Duration::from_millis(u64::from(2 + (value + thread) % 5)));
+                        }
+                        acknowledged
+                    })
+                })
+                .collect();
+            scope.spawn(move || while store.read(&record(7)).is_ok() {});
+            let mut moved = Err(Error::Busy { passes: 0 });
+            // Writers that are faster than the passes go on in the store as it is.
+            while matches!(moved, Err(Error::Busy { .. })) {
+                moved = store.recode(&home.path, PlainCodec::new(&[4], 3).unwrap()).run().map(drop);
+            }
+            moved.unwrap();
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+        });
+        drop(store);
+        let store = Store::open(&home.path).unwrap();
+        for (id, value) in acknowledged {
+            let found = store.get_id(id).unwrap_or_else(|error| panic!("round {round}, {id}: {error}"));
+            assert_eq!(found.record.values()[1], value as f32, "round {round}, {id}");
+        }
+    }
+}
+
 #[test]
 fn what_expires_during_a_move_is_not_moved() {
     use std::sync::Arc;

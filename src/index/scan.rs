@@ -433,7 +433,7 @@ mod tests {
             let row_of = |slot: u32| matrix.view().row(matrix.view().place(slot).unwrap()).to_vec();
             // Rows and their opposites: similarities beyond 1 and -1 by rounding, and equal once they are clamped.
             let query = |query: usize| {
-                let sign = if query % 2 == 0 { 1.0 } else { -1.0 };
+                let sign = if query.is_multiple_of(2) { 1.0 } else { -1.0 };
                 rows[(query * 31) % count].iter().map(move |value| sign * value)
             };
             let queries: Vec<f32> = (0..6).flat_map(query).collect();

@@ -122,9 +122,6 @@ impl<'a> Recode<'a> {
                 from.check_usable()?;
                 change = moving.changed(now);
                 if change.is_empty() {
-                    if !in_place && self.to.symlink_metadata().is_ok() {
-                        return Err(Error::Exists { path: self.to });
-                    }
                     let mut report = moving.report(stored_before, now);
                     let policy = from.live.read().policy();
                     into.inner.set_policy(policy)?;
@@ -138,6 +135,7 @@ impl<'a> Recode<'a> {
                     }
                     inherit(from, &into)?;
                     into.close()?;
+                    // A name that was taken meanwhile is refused here, and the partial file stays to go on from.
                     rename(&partial, &self.to, if in_place { Taken::Replace } else { Taken::Refuse })?;
                     if in_place {
                         // The old handle's file has no name any more: nothing may be written to it.

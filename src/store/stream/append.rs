@@ -1,10 +1,10 @@
 //! An append: the part under way with more records in it, or another one, in one transaction.
 
 use super::parts::{Part, Position};
-use super::{Appended, TRIES, is_changed};
+use super::{Appended, until_unchanged};
 use crate::codec::fidelity::nearly::{error_at_most, nearly};
 use crate::codec::{Encoded, error_and_norm};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::record::{Record, Records, check_shape};
 use crate::sequence::{Frontier, SequenceState, SweeperTree};
 use crate::store::Inner;
@@ -23,7 +23,7 @@ impl Inner {
         let vectors = self.finite_vectors(records)?;
         // States are computed without a lock. The commit checks that the stream is unchanged since it was read; if another
         // thread was faster, this append starts over. Of several conflicting appends in one commit, one succeeds.
-        for _ in 0..TRIES {
+        until_unchanged(|| {
             let kept = self.tree_at_hand()?;
             let position = self.reading("look at a stream", || self.position(&*self.snapshot()?, name))?;
             let begins = position.len;
@@ -35,25 +35,17 @@ impl Inner {
                 draft.append(record, vector)?;
             }
             let (ops, appended) = draft.finish()?;
-            match self.commit(ops) {
-                Ok(done) => {
-                    let mut evicted = done.evicted;
-                    // The last part that was written holds the last record; those before it are full.
-                    return Ok((begins..)
-                        .zip(appended)
-                        .map(|(index, (part, error))| Appended {
-                            index,
-                            id: done.ids[part],
-                            error,
-                            evicted: std::mem::take(&mut evicted),
-                        })
-                        .collect());
-                }
-                Err(error) if is_changed(&error) => std::thread::yield_now(),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::Busy { passes: TRIES })
+            let done = self.commit(ops)?;
+            let mut evicted = done.evicted;
+            // The last part that was written holds the last record; those before it are full.
+            let appended = (begins..).zip(appended).map(|(index, (part, error))| Appended {
+                index,
+                id: done.ids[part],
+                error,
+                evicted: std::mem::take(&mut evicted),
+            });
+            Ok(appended.collect())
+        })
     }
 }
 

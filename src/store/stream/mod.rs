@@ -26,9 +26,26 @@ use parking_lot::RwLock;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-/// Times that an append or a removal begins again because others were faster.
+/// Times that an append or a removal begins again because others were faster, and the time after which it does no more: one
+/// that takes seconds to compute would otherwise begin again for hours.
 const TRIES: u32 = 10_000;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `attempt` until it succeeds, or fails by more than a stream that changed meanwhile.
+fn until_unchanged<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let (began, mut passes) = (Instant::now(), 0);
+    loop {
+        passes += 1;
+        match attempt() {
+            Err(error) if !is_changed(&error) => return Err(error),
+            Err(_) if passes >= TRIES || began.elapsed() > PATIENCE => return Err(Error::Busy { passes }),
+            Err(_) => std::thread::yield_now(),
+            done => return done,
+        }
+    }
+}
 
 /// What a store keeps in memory for its streams.
 pub(super) struct Streams {
@@ -309,7 +326,7 @@ impl Stream<'_> {
     /// As [`Store::remove_id`].
     pub fn remove(&self) -> Result<u64> {
         let inner = self.inner;
-        for _ in 0..TRIES {
+        until_unchanged(|| {
             let (last, firsts) = inner.reading("look at a stream", || {
                 let snapshot = inner.snapshot()?;
                 Ok((inner.position(&snapshot, &self.name)?.last, inner.first_records(&snapshot, &self.name)?))
@@ -318,11 +335,8 @@ impl Stream<'_> {
             let tree = inner.streams.generation();
             let expected = Op::Expect(Expected { name: self.name.clone(), last, tree });
             let removals = firsts.into_iter().map(|first| Op::RemoveKey(part_key(&self.name, first)));
-            match inner.commit(std::iter::once(expected).chain(removals).collect()) {
-                Err(error) if is_changed(&error) => std::thread::yield_now(),
-                done => return done.map(|done| done.removed as u64),
-            }
-        }
-        Err(Error::Busy { passes: TRIES })
+            let done = inner.commit(std::iter::once(expected).chain(removals).collect())?;
+            Ok(done.removed as u64)
+        })
     }
 }
