@@ -85,6 +85,7 @@ fn slot_records() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a checksum of 64 MiB takes Miri an hour")]
 fn residual_records() {
     let residual = |payload| ResidualRecord {
         form: ResidualForm::Bounded,
