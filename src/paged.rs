@@ -1,16 +1,17 @@
-//! Values by slot, of which only those pages are there that hold some: memory follows the slots that are filled, not
-//! the highest of their numbers.
+//! A table by slot number that allocates only the pages in use: its memory grows with the number of filled slots, not with
+//! the highest slot number.
 
 use crate::claim::{Refused, reserve};
 use std::alloc::{Layout, handle_alloc_error};
 
-/// Slots of a page, and pages of a branch. A number of 27 bits leads over a root of 8,192 branches at most.
+/// Slots in a page, and pages in a branch. With slot numbers of 27 bits the root has at most 8,192 branches.
 const PAGE: usize = 64;
 const BRANCH: usize = 256;
 
-/// A value for every slot; where nothing was ever put it is the default.
+/// One value for each slot; a slot that was never written holds the default, or has no page.
 ///
-/// Cost: three reads a look. One filled slot in a page takes the memory of 64, and that of a branch if it is alone in it.
+/// Cost: three reads for each access. A page takes the memory of 64 values, even if one slot in it is filled; a branch takes that of
+/// 256 empty vectors.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Paged<T> {
     /// `[branch][page][slot]`; what is not there is empty.
@@ -28,10 +29,6 @@ fn place(slot: u32) -> (usize, usize, usize) {
 impl<T> Paged<T> {
     /// Bytes that one filled slot takes at least, with others beside it.
     pub(crate) const BYTES_PER_SLOT: usize = size_of::<T>();
-
-    pub(crate) const fn new() -> Self {
-        Self { root: Vec::new(), pages: 0, branches: 0 }
-    }
 
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {
         let (branch, page, at) = place(slot);
@@ -104,7 +101,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_holds_what_a_map_holds(puts in prop::collection::vec((0_u32..1 << 27, 1_u8..), 0..40), near in 0_u32..1 << 27) {
-            let mut paged = Paged::new();
+            let mut paged = Paged::default();
             let mut map = BTreeMap::new();
             for (slot, value) in puts {
                 for slot in [slot, (near + slot % 200).min((1 << 27) - 1)] {
@@ -124,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_was_never_put_is_not_there() {
-        let mut paged = Paged::<u64>::new();
+        let mut paged = Paged::<u64>::default();
         assert_eq!((paged.get(0), paged.iter().count(), paged.memory()), (None, 0, 0));
         assert_eq!(paged.get_mut(u32::MAX), None);
         *paged.entry(70) = 7;

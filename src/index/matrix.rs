@@ -22,11 +22,11 @@ pub(crate) struct ScanMatrix {
     scales: Vec<f32>,
     /// Length of what each row's integers leave out, rounded up.
     residuals: Vec<f32>,
-    /// Whose row it is.
+    /// The slot of each row.
     slots: Vec<u32>,
-    /// Where a slot's row is.
+    /// One more than the row of each slot.
     places: Paged<Option<NonZeroU32>>,
-    /// Rows of no slot.
+    /// Rows that belong to no slot.
     free: Vec<u32>,
 }
 
@@ -39,7 +39,7 @@ impl ScanMatrix {
             scales: Vec::new(),
             residuals: Vec::new(),
             slots: Vec::new(),
-            places: Paged::new(),
+            places: Paged::default(),
             free: Vec::new(),
         }
     }

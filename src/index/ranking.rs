@@ -49,11 +49,14 @@ impl Best {
     }
 
     /// What must be reached to be among the best: the floor, until there are `k`.
+    ///
+    /// Similarities are clamped to -1, and sums may lie below it by rounding: a threshold of -1 is one that every sum reaches.
     pub(super) fn threshold(&self) -> f32 {
-        match self.heap.peek() {
+        let threshold = match self.heap.peek() {
             Some(worst) if self.heap.len() == self.k => worst.0.similarity.max(self.floor),
             _ => self.floor,
-        }
+        };
+        if threshold <= -1.0 { f32::NEG_INFINITY } else { threshold }
     }
 
     pub(super) fn merge(mut self, other: Self) -> Self {

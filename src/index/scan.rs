@@ -95,9 +95,6 @@ impl View<'_> {
         wanted: &Wanted,
         admit: impl Fn(u32) -> bool + Sync,
     ) -> Vec<Vec<Ranked>> {
-        // Nothing is below -1 but by rounding.
-        let floor = if wanted.floor <= -1.0 { f32::NEG_INFINITY } else { wanted.floor };
-        let wanted = &Wanted { floor, ..*wanted };
         let mut queries = queries.to_vec();
         queries.chunks_exact_mut(self.dims).for_each(normalize);
         let count = queries.len() / self.dims;
@@ -160,10 +157,9 @@ impl View<'_> {
                 let rows = &self.rows[block.start * self.dims..block.end * self.dims];
                 kernel::touch(rows, f32::to_bits);
                 dots(query, rows, out);
-                // Clamped before they are compared: rows are in no order of slots, and among equals the lower slot wins.
-                out.iter_mut().for_each(|similarity| *similarity = similarity.clamp(-1.0, 1.0));
                 reaching(out, best.threshold(), |offset, similarity| {
                     let row = block.start + offset;
+                    let similarity = similarity.clamp(-1.0, 1.0);
                     if similarity >= wanted.floor
                         && let Some(slot) = admit(row)
                     {

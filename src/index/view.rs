@@ -4,10 +4,10 @@ use crate::paged::Paged;
 use std::num::NonZeroU32;
 use std::ops::Range;
 
-/// What a row says that is no slot's.
+/// Marks a row that belongs to no slot.
 pub(super) const FREE: u32 = u32::MAX;
 
-/// Rows that lie in another order than their slots, or belong to none.
+/// The mapping between rows and slots, where rows are not in the order of the slots.
 #[derive(Clone, Copy)]
 pub(crate) struct Placed<'a> {
     /// The slot of each row.
@@ -28,7 +28,7 @@ pub(crate) struct View<'a> {
     pub(crate) scales: &'a [f32],
     /// Length of what each row's integers leave out, rounded up.
     pub(crate) residuals: &'a [f32],
-    /// Whose the rows are; each the slot's of its own number, where nothing is said.
+    /// Which slot each row belongs to. `None`: row `i` belongs to slot `i`.
     pub(crate) placed: Option<Placed<'a>>,
     /// Asked before rows are read, where that needs asking.
     pub(crate) checked: Option<&'a dyn Checked>,

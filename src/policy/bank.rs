@@ -49,7 +49,7 @@ impl Bank {
     pub(crate) fn new(capacity: u32) -> Self {
         Self {
             capacity,
-            slots: Paged::new(),
+            slots: Paged::default(),
             occupied: 0,
             high_water: 0,
             free: BTreeMap::new(),

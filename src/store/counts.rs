@@ -73,8 +73,8 @@ impl Counts {
 
     /// Sets what a chunk on disk says.
     pub(super) fn load(&mut self, number: u32, chunk: &CounterChunk, bank: &Bank) {
-        for (slot, &count) in slots_of(number).zip(&chunk.counts) {
-            // A count without an occupant is nobody's.
+        for (slot, &count) in Dirty::<COUNTERS_PER_CHUNK>::slots(number).zip(&chunk.counts) {
+            // An empty slot has no count.
             if let Some(found) = self.slots.get_mut(slot)
                 && bank.get(slot).is_some()
             {
@@ -159,7 +159,7 @@ impl Counts {
             }
         }
         for (number, counts) in taken.chunks {
-            for (slot, now) in slots_of(number).zip(counts) {
+            for (slot, now) in Dirty::<COUNTERS_PER_CHUNK>::slots(number).zip(counts) {
                 let Some(count) = self.slots.get_mut(slot) else { continue };
                 count.base = now;
                 // Nobody bumps now, under the lock this needs. A bump that came between taking and here may have left its
@@ -176,10 +176,4 @@ impl Counts {
         }
         self.pending.fetch_sub(taken.reads, Relaxed);
     }
-}
-
-/// Slots whose counts stand in a chunk.
-fn slots_of(number: u32) -> impl Iterator<Item = u32> {
-    let first = u64::from(number) * COUNTERS_PER_CHUNK as u64;
-    (first..first + COUNTERS_PER_CHUNK as u64).map_while(|slot| u32::try_from(slot).ok())
 }

@@ -12,6 +12,12 @@ pub(super) struct Dirty<const CHUNK: usize> {
 }
 
 impl<const CHUNK: usize> Dirty<CHUNK> {
+    /// Slots of a chunk, whose number may come from a file.
+    pub(super) fn slots(chunk: u32) -> impl Iterator<Item = u32> {
+        let first = u64::from(chunk) * CHUNK as u64;
+        (first..first + CHUNK as u64).map_while(|slot| u32::try_from(slot).ok())
+    }
+
     /// Takes memory for the flag of a slot.
     pub(super) fn reserve(&mut self, slot: u32) -> Result<(), Refused> {
         self.flags.reserve(slot / CHUNK as u32)

@@ -88,7 +88,7 @@ impl Live {
             victims: OnceLock::new(),
             with_residuals: OnceLock::new(),
             hot: OnceLock::new(),
-            sizes: Paged::new(),
+            sizes: Paged::default(),
             parts: FxHashSet::default(),
             stored: 0,
             state,

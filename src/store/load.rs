@@ -298,7 +298,7 @@ fn read_all(
         let slot = slot.value();
         check_slot(slot, header)?;
         batch.add(slot, value.value(), header);
-        // If no one takes it, filling has failed, which is said there.
+        // The receiver is gone only if filling failed; the filler reports that error.
         if batch.is_full(header.search_dims as usize) && sender.send(std::mem::take(&mut batch)).is_err() {
             return Ok(());
         }

@@ -48,7 +48,7 @@ impl TakenUses {
 
 impl Uses {
     pub(super) fn new(rule: Rule) -> Self {
-        Self { rule, slots: Paged::new(), dirty: Dirty::default() }
+        Self { rule, slots: Paged::default(), dirty: Dirty::default() }
     }
 
     pub(super) fn rule(&self) -> Rule {
@@ -88,11 +88,8 @@ impl Uses {
 
     /// Sets what a chunk on disk says.
     pub(super) fn load(&mut self, number: u32, chunk: &UseChunk) {
-        let first = u64::from(number) * USES_PER_CHUNK as u64;
-        for (slot, &word) in (first..).zip(&chunk.words) {
-            if let Ok(slot) = u32::try_from(slot) {
-                self.set(slot, word);
-            }
+        for (slot, &word) in Dirty::<USES_PER_CHUNK>::slots(number).zip(&chunk.words) {
+            self.set(slot, word);
         }
     }
 
@@ -177,8 +174,7 @@ impl Uses {
         // Nobody reads now, under the lock this needs. What came between taking and here may stand behind a flag that
         // was cleared around it, where the machine orders loosely.
         for number in taken.chunks.into_keys() {
-            let first = number * USES_PER_CHUNK as u32;
-            let mut words = (first..first + USES_PER_CHUNK as u32).filter_map(|slot| self.slots.get(slot));
+            let mut words = Dirty::<USES_PER_CHUNK>::slots(number).filter_map(|slot| self.slots.get(slot));
             if words.any(|word| word.base != word.now.load(Relaxed)) {
                 self.dirty.mark_chunk(number);
             }

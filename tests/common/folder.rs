@@ -1,9 +1,9 @@
 //! A file system that loses power: what a folder may hold after a crash between any two calls of a program.
 //!
-//! It owes what POSIX makes a file system owe, and no more: the contents of a file up to its last sync, and the names of a
-//! folder up to its last sync. Of later names each is there or not, whatever came before and after; of later contents any
-//! subset of the writes, torn at sectors, with the file's growth or without. A rename is whole, but may leave the old
-//! name there too. Names that differ do not wait for each other, so an order of their own would give no other folder.
+//! It guarantees what POSIX guarantees, and no more: after a crash a file has the contents of its last sync, and a folder
+//! has the names of its last sync. Each later change of a name may survive or be lost, independently of all others. Any
+//! subset of the later writes may survive, torn at sectors, with the file's growth or without it. A rename is atomic, but
+//! the old name may survive too. Changes of different names commute, so their order adds no further folder.
 
 use super::calls::{BEGIN_SYNC, Call};
 use super::disk::{Event, Fate, Fill, Moment, Random};
