@@ -1,4 +1,4 @@
-//! An agent's memory: what is useful stays, what nobody recalls makes room, what matters is pinned.
+//! An agent's memory: useful notes stay, notes that are never recalled are evicted, important ones are pinned.
 //!
 //! `cargo run --example agent_memory`
 

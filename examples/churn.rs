@@ -1,7 +1,7 @@
 //! A million overwrites, then a million appends to one stream: the file and the memory stay bounded.
 //!
-//! `cargo run --release --example churn [-- COUNT]`: prints the file's bytes and the process's memory as they go. In
-//! storage on the disk, in commits of a hundred, as one that ingests would make them.
+//! `cargo run --release --example churn [-- COUNT]`: prints the file's bytes and the process's memory as they
+//! go. In storage on the disk, in commits of a hundred, as one that ingests would make them.
 
 use apcm::{Attributes, PlainCodec, Record, Records, Store, SweeperTree};
 use std::time::Instant;

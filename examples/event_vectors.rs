@@ -1,4 +1,5 @@
-//! Events as blocks of latent tokens `[tokens, features]`, as the TMNN paper has them: kept, found again, blended.
+//! Events as blocks of latent tokens `[tokens, features]`, as the TMNN paper has them: kept, found again,
+//! blended.
 //!
 //! `cargo run --release --example event_vectors`
 
@@ -9,7 +10,8 @@ const EVENTS: usize = 600;
 const TOKENS: usize = 8;
 const FEATURES: usize = 16;
 
-/// Hidden states of a made-up sequence model: tokens drift from where an event began, and events are of few kinds.
+/// Hidden states of a made-up sequence model: tokens drift from where an event began, and events are of few
+/// kinds.
 fn events() -> Vec<f32> {
     let mut values = Vec::with_capacity(EVENTS * TOKENS * FEATURES);
     for event in 0..EVENTS {
@@ -38,7 +40,7 @@ fn main() -> Result<()> {
     let store = Store::builder().capacity(400).create(folder.join("events.apcm"), trained.codec)?;
     let report = Ingest::new(&store, &dataset).run()?;
     println!(
-        "{} went in, {} made room, mean error {:.1e}",
+        "{} went in, {} were evicted, mean error {:.1e}",
         report.ingested, report.evicted, report.mean_error
     );
 
@@ -56,7 +58,7 @@ fn main() -> Result<()> {
             );
         }
     }
-    // Who is used, and who would make room next.
+    // Which memories are used, and which would be evicted next.
     let frequency = store.access_frequency()?;
     if let Some(least) = frequency.least_used() {
         println!("next to leave: {}, read {} times, beta {:.2}", least.id, least.count, least.beta);

@@ -2,10 +2,10 @@
 //!
 //! `cargo run --release --example imfn_table -- --data DIR [--json] [--steps 2000] [--depth]`
 //!
-//! `DIR` holds `mnist/train-images-idx3-ubyte.gz` and `t10k-images-idx3-ubyte.gz`, as their authors give them; nothing of the
-//! second is seen before it is measured. Half an hour on two cores. With `--depth` instead, error by level on sequences whose
-//! records go with each other: windows that slide over a larger picture, made of `fashion-mnist/`, and
-//! paragraphs of `text-embeddings/`, document by document.
+//! `DIR` holds `mnist/train-images-idx3-ubyte.gz` and `t10k-images-idx3-ubyte.gz`, as their authors give them;
+//! nothing of the second is seen before it is measured. Half an hour on two cores. With `--depth` instead,
+//! error by level on sequences whose records go with each other: windows that slide over a larger picture, made
+//! of `fashion-mnist/`, and paragraphs of `text-embeddings/`, document by document.
 //!
 //! `bytes` are those of a whole sequence; PSNR is that of the mean error, SSIM the mean over all images.
 
@@ -252,8 +252,8 @@ fn paragraphs(data: &Path) -> std::result::Result<Sequences, Box<dyn std::error:
     Ok(("paragraphs of a document", records, sources))
 }
 
-/// Error by level: so many records in as many numbers as one has, and at 32 bytes a record, against as much spent on each
-/// record alone. Every tenth picture or document is set aside, whole.
+/// Error by level: so many records in as many numbers as one has, and at 32 bytes a record, against as much
+/// spent on each record alone. Every tenth picture or document is set aside, whole.
 fn by_depth(name: &str, all: &Records, sources: &[usize], steps: usize) -> Result<Vec<serde_json::Value>> {
     let (mut train, mut test) = (Records::new(all.shape()), Records::new(all.shape()));
     for (sequence, source) in sources.iter().enumerate() {

@@ -30,8 +30,8 @@ fn main() -> Result<()> {
     for hour in 0..5 {
         let mut poses = Records::with_dims(&[8])?;
         (hour * 64..(hour + 1) * 64).try_for_each(|step| poses.push_values(&pose(step)))?;
-        let made_room: usize = stream.append_all(&poses)?.iter().map(|appended| appended.evicted.len()).sum();
-        println!("hour {hour}: {} poses in {} slots, {made_room} made room", stream.len()?, store.len());
+        let evicted: usize = stream.append_all(&poses)?.iter().map(|appended| appended.evicted.len()).sum();
+        println!("hour {hour}: {} poses in {} slots, {evicted} evicted", stream.len()?, store.len());
     }
 
     let recalled = stream.recall(200)?;

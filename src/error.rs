@@ -10,8 +10,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation did not happen.
 ///
-/// Unless a variant says otherwise nothing was changed and the store stays usable. After [`Storage`](Self::Storage),
-/// [`OutcomeUnknown`](Self::OutcomeUnknown) and [`Poisoned`](Self::Poisoned), drop the store and open it again.
+/// Unless a variant says otherwise nothing was changed and the store stays usable. After
+/// [`Storage`](Self::Storage), [`OutcomeUnknown`](Self::OutcomeUnknown) and [`Poisoned`](Self::Poisoned), drop
+/// the store and open it again.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -61,14 +62,14 @@ pub enum Error {
         /// The id asked for.
         id: MemoryId,
     },
-    /// The part of the stream that held this record made room.
+    /// The part of the stream that held this record was evicted.
     Forgotten {
         /// The stream's name.
         stream: String,
         /// The record's index.
         index: u64,
     },
-    /// Every slot is occupied and pinned, so nothing can make room.
+    /// Every slot is occupied and pinned, so nothing can be evicted.
     AllPinned {
         /// The store's slots.
         capacity: u32,
@@ -164,8 +165,8 @@ pub enum Error {
         /// Bytes that were asked for.
         needed: u64,
     },
-    /// A recode could not keep up with the store's writers, or an append with those of others to the same stream. What a
-    /// recode moved stays, and another run goes on with it; nothing was appended.
+    /// A recode could not keep up with the store's writers, or an append with those of others to the same
+    /// stream. What a recode moved stays, and another run goes on with it; nothing was appended.
     Busy {
         /// How often it began again because of what had changed meanwhile.
         passes: u32,
@@ -229,7 +230,7 @@ impl fmt::Display for Error {
                 write!(f, "there is no memory {id}: it was removed, replaced or evicted")
             }
             Self::Forgotten { stream, index } => {
-                write!(f, "record {index} of the stream {stream:?} is not there any more: its part made room")
+                write!(f, "record {index} of the stream {stream:?} is gone: its part was evicted")
             }
             Self::AllPinned { capacity } => {
                 write!(f, "all {capacity} slots are occupied and pinned; unpin or remove a memory first")
@@ -301,14 +302,21 @@ impl fmt::Display for Error {
     }
 }
 
+/// The message has that of the cause; `source` is what is behind the cause, so that a printed chain repeats
+/// nothing.
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::OutcomeUnknown { source } | Self::Storage { source, .. } => Some(source.as_ref()),
-            Self::Io { source, .. } => Some(source),
-            Self::Corrupt { cause, .. } | Self::TooNew { cause, .. } | Self::Format(cause) => Some(cause),
+            Self::OutcomeUnknown { source } | Self::Storage { source, .. } => source.source(),
+            Self::Io { source, .. } => source.source(),
             _ => None,
         }
+    }
+}
+
+impl From<apcm_format::ShapeError> for Error {
+    fn from(error: apcm_format::ShapeError) -> Self {
+        Self::argument("a record's shape", error.to_string(), "another")
     }
 }
 
@@ -319,11 +327,8 @@ impl From<DecodeError> for Error {
 }
 
 impl Error {
-    pub(crate) fn argument(
-        what: &'static str,
-        expected: impl Into<String>,
-        found: impl fmt::Display,
-    ) -> Self {
+    /// An argument outside its range: what it is, what would have been right, what was given.
+    pub fn argument(what: &'static str, expected: impl Into<String>, found: impl fmt::Display) -> Self {
         Self::Argument { what, expected: expected.into(), found: found.to_string() }
     }
 
@@ -331,7 +336,8 @@ impl Error {
         move |Refused { bytes }| Self::OutOfMemory { what, needed: bytes }
     }
 
-    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+    /// What the system said about a file: for `map_err`.
+    pub fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 }

@@ -1,19 +1,21 @@
 //! The one place that maps files into memory, and the one place with `unsafe`.
 //!
 //! # Safety argument
-//! A mapping is undefined behaviour if the mapped bytes change while a reference to them lives, and a `SIGBUS` if the
-//! file shrinks or a page of it cannot be read. No program can rule that out for a file; what is done against it:
+//! A mapping is undefined behaviour if the mapped bytes change while a reference to them lives, and a `SIGBUS`
+//! if the file shrinks or a page of it cannot be read. No program can rule that out for a file; what is done
+//! against it:
 //! - only read-only mappings are made, of files opened for reading;
-//! - the bytes leave this module as a plain `&[u8]`, and are never viewed as a type with invalid bit patterns (`bool`,
-//!   `enum`, `str`): datasets are decoded number by number, packs are viewed as `f32` and `i8` too, where every pattern is
-//!   a number; text is copied out before it is looked at. So what a changed byte can give in practice is a wrong number,
-//!   and no length or index read from a mapping is used without a check against what is there;
+//! - the bytes leave this module as a plain `&[u8]`, and are never viewed as a type with invalid bit patterns
+//!   (`bool`, `enum`, `str`): datasets are decoded number by number, packs are viewed as `f32` and `i8` too,
+//!   where every pattern is a number; text is copied out before it is looked at. So what a changed byte can
+//!   give in practice is a wrong number, and no length or index read from a mapping is used without a check
+//!   against what is there;
 //! - every length is checked against the mapping's own, taken once when it was made.
 //!
-//! What remains, and is accepted, is a file that somebody changes or cuts short while it is read, or a disk that fails: the
-//! process may then be stopped by `SIGBUS`. So packs are mapped by default only where nobody may write to them (see
-//! [`Loading`](crate::Loading)), and read into memory otherwise; datasets are files of the user's own. Store files are
-//! never mapped.
+//! The remaining, accepted risk is a file that is changed or cut short while it is read, or a disk that fails:
+//! the process may then be stopped by `SIGBUS`. So packs are mapped by default only where nobody may write to
+//! them (see [`Loading`](crate::Loading)), and read into memory otherwise; datasets are files of the user's
+//! own. Store files are never mapped.
 #![expect(unsafe_code, reason = "mapping is unsafe by nature; the argument is above")]
 
 use crate::error::{Error, Result};
@@ -31,7 +33,7 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Maps a whole file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        // Asked before opening: opening a pipe would wait for somebody to write to it.
+        // Asked before opening: opening a pipe would block until a writer opens it.
         let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
         if !metadata.is_file() {
             return Err(Error::Dataset { path: path.to_owned(), cause: "not a regular file".to_owned() });

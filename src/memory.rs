@@ -4,7 +4,7 @@ use crate::record::Record;
 use apcm_format::{MemoryId, Metadata};
 
 /// One memory, read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Memory {
     /// Its name for good.
@@ -22,7 +22,7 @@ pub struct Memory {
 }
 
 /// One memory found by a search.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Hit {
     /// Its name for good.

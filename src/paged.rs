@@ -1,5 +1,5 @@
-//! A table by slot number that allocates only the pages in use: its memory grows with the number of filled slots, not with
-//! the highest slot number.
+//! A table by slot number that allocates only the pages in use: its memory grows with the number of filled
+//! slots, not with the highest slot number.
 
 use crate::claim::{Refused, reserve};
 use std::alloc::{Layout, handle_alloc_error};
@@ -10,8 +10,8 @@ const BRANCH: usize = 256;
 
 /// One value for each slot; a slot that was never written holds the default, or has no page.
 ///
-/// Cost: three reads for each access. A page takes the memory of 64 values, even if one slot in it is filled; a branch takes that of
-/// 256 empty vectors.
+/// Cost: three reads for each access. A page takes the memory of 64 values, even if one slot in it is filled; a
+/// branch takes that of 256 empty vectors.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Paged<T> {
     /// `[branch][page][slot]`; what is not there is empty.
@@ -81,8 +81,8 @@ impl<T: Default> Paged<T> {
         Ok(())
     }
 
-    /// The value of a slot, whose page is made where it is not there. Where the system has no memory left the process aborts, as
-    /// with a vector that grows, unless it was asked for with [`reserve`](Self::reserve).
+    /// The value of a slot, whose page is made where it is not there. Where the system has no memory left the
+    /// process aborts, as with a vector that grows, unless it was asked for with [`reserve`](Self::reserve).
     pub(crate) fn entry(&mut self, slot: u32) -> &mut T {
         if self.reserve(slot).is_err() {
             handle_alloc_error(Layout::new::<[T; PAGE]>());
@@ -100,17 +100,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_map_holds(puts in prop::collection::vec((0_u32..1 << 27, 1_u8..), 0..40), near in 0_u32..1 << 27) {
+        fn it_holds_what_a_map_holds(puts in prop::collection::vec((0_u32..1 << 27, 1_u8..), 0..40),
+            near in 0_u32..1 << 27) {
             let mut paged = Paged::default();
             let mut map = BTreeMap::new();
             for (slot, value) in puts {
                 for slot in [slot, (near + slot % 200).min((1 << 27) - 1)] {
                     *paged.entry(slot) = value;
                     map.insert(slot, value);
-                    prop_assert!(paged.memory() as usize <= 196_608 + map.len() * (PAGE + BRANCH * size_of::<Vec<u8>>()));
+                    let most = 196_608 + map.len() * (PAGE + BRANCH * size_of::<Vec<u8>>());
+            prop_assert!(paged.memory() as usize <= most);
                 }
             }
-            let there: Vec<(u32, u8)> = paged.iter().filter(|(_, value)| **value > 0).map(|(slot, value)| (slot, *value)).collect();
+            let there: Vec<(u32, u8)> = paged.iter().filter(|(_, value)| **value > 0).map(|(slot,
+                value)| (slot, *value)).collect();
             prop_assert_eq!(there, map.iter().map(|(&slot, &value)| (slot, value)).collect::<Vec<_>>());
             for (slot, value) in map {
                 prop_assert_eq!(paged.get(slot), Some(&value));

@@ -17,8 +17,8 @@ impl Record {
     /// A record of any shape.
     ///
     /// # Errors
-    /// [`Argument`](Error::Argument) for an impossible shape, [`RecordShape`](Error::RecordShape) when the number of
-    /// values differs from it, [`NotFinite`](Error::NotFinite) for NaN or an infinity.
+    /// [`Argument`](Error::Argument) for an impossible shape, [`RecordShape`](Error::RecordShape) when the
+    /// number of values differs from it, [`NotFinite`](Error::NotFinite) for NaN or an infinity.
     ///
     /// ```
     /// # fn main() -> apcm::Result<()> {
@@ -64,6 +64,11 @@ pub struct Records {
 }
 
 impl Records {
+    /// The mean of the records, value by value, summed in `f64`; not a number where there are none.
+    pub fn mean(&self) -> Vec<f32> {
+        column_means(self.values(), self.shape().values())
+    }
+
     /// No records yet, of this shape.
     pub fn new(shape: RecordShape) -> Self {
         Self { shape, values: Vec::new() }
@@ -111,8 +116,8 @@ impl Records {
     /// Adds a record given by its values.
     ///
     /// # Errors
-    /// [`RecordShape`](Error::RecordShape) for a wrong number of values, [`NotFinite`](Error::NotFinite) for NaN or
-    /// an infinity; nothing is added then.
+    /// [`RecordShape`](Error::RecordShape) for a wrong number of values, [`NotFinite`](Error::NotFinite) for
+    /// NaN or an infinity; nothing is added then.
     pub fn push_values(&mut self, values: &[f32]) -> Result<()> {
         if values.len() != self.shape.values() {
             return Err(Error::RecordShape { expected: self.shape, found: vec![values.len()] });
@@ -214,5 +219,67 @@ fn check_finite(values: &[f32], width: usize, first: usize) -> Result<()> {
         Some(at) => {
             Err(Error::NotFinite { record: first + at / width, index: at % width, value: values[at] })
         }
+    }
+}
+
+/// Means of the columns of `[row, width]`, summed in `f64`.
+pub(crate) fn column_means(values: &[f32], width: usize) -> Vec<f32> {
+    let rows = (values.len() / width) as f64;
+    let mut sums = vec![0.0_f64; width];
+    for row in values.chunks_exact(width) {
+        for (sum, &value) in sums.iter_mut().zip(row) {
+            *sum += f64::from(value);
+        }
+    }
+    sums.into_iter().map(|sum| (sum / rows) as f32).collect()
+}
+
+/// A vector, checked.
+impl TryFrom<Vec<f32>> for Record {
+    type Error = Error;
+
+    fn try_from(values: Vec<f32>) -> Result<Self> {
+        Self::vector(values)
+    }
+}
+
+/// A vector, copied and checked.
+impl TryFrom<&[f32]> for Record {
+    type Error = Error;
+
+    fn try_from(values: &[f32]) -> Result<Self> {
+        Self::vector(values.to_vec())
+    }
+}
+
+/// Vectors of one length, one for each row.
+///
+/// ```
+/// let records = apcm::Records::try_from(vec![vec![1.0, 2.0], vec![3.0, 4.0]])?;
+/// assert_eq!((records.len(), records.row(1)), (2, &[3.0, 4.0][..]));
+/// assert!(apcm::Records::try_from(vec![vec![1.0], vec![2.0, 3.0]]).is_err());
+/// # Ok::<(), apcm::Error>(())
+/// ```
+impl TryFrom<Vec<Vec<f32>>> for Records {
+    type Error = Error;
+
+    fn try_from(rows: Vec<Vec<f32>>) -> Result<Self> {
+        let Some(first) = rows.first() else {
+            return Err(Error::argument("the rows of records", "at least one, for the shape", "none"));
+        };
+        let mut records = Self::with_dims(&[first.len()])?;
+        rows.iter().try_for_each(|row| records.push_values(row))?;
+        Ok(records)
+    }
+}
+
+/// Shape and values: `{"shape": [2], "values": [1.0, 2.0]}`.
+impl serde::Serialize for Record {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut record = serializer.serialize_struct("Record", 2)?;
+        record.serialize_field("shape", &self.shape())?;
+        record.serialize_field("values", self.values())?;
+        record.end()
     }
 }

@@ -2,20 +2,21 @@
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::index::{Scan, Wanted};
+use crate::index::{Scan, ScanOptions};
 use crate::memory::Hit;
 use crate::record::Records;
 use std::fmt::Debug;
 
 /// Where memories are looked for.
-pub(crate) trait Searched: Debug + Sync {
-    /// Answers a question whose numbers make sense: a list of hits for each query, nearest first, equals by slot.
-    fn answer(&self, question: &Question) -> Result<Vec<Vec<Hit>>>;
+pub(crate) trait Searchable: Debug + Sync {
+    /// Answers a question whose numbers make sense: a list of hits for each query, nearest first, equals by
+    /// slot.
+    fn answer(&self, request: &SearchRequest) -> Result<Vec<Vec<Hit>>>;
 }
 
 /// What is looked for.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct SearchRequest {
     pub(crate) queries: Records,
     pub(crate) k: usize,
     pub(crate) floor: f32,
@@ -30,26 +31,29 @@ pub(crate) struct Question {
     pub(crate) parts: bool,
 }
 
-/// A search that looks at the most used memories and the latest ones first, and at all others only where it must.
+/// A search that looks at the most used memories and the latest ones first, and at all others only where it
+/// must.
 ///
-/// The preselection of the TMNN paper. Its frequencies alone would never reach a memory that nobody has read, so the
-/// latest come along. How much a memory is used is what the last commit or [flush](crate::Store::flush) knew; where nothing
-/// was read, the most used are the latest too. It finds what is nearest among those, exactly; what it misses is measured by
-/// [`Store::hot_first_report`](crate::Store::hot_first_report). Packs have nobody to count for, and look at all.
+/// The preselection of the TMNN paper. Frequency alone would never reach a memory that was never read, so the
+/// latest are included. How much a memory is used is what the last commit or [flush](crate::Store::flush) knew;
+/// where nothing was read, the most used are the latest too. It finds what is nearest among those, exactly;
+/// what it misses is measured by [`Store::hot_first_report`](crate::Store::hot_first_report). Packs have no
+/// counts, and search everything.
 ///
-/// Cost: the first such search puts all memories in order, which takes some 50 bytes a slot from then on (`memory_bytes` of
-/// the store's stats has them), and each later commit keeps them so.
+/// Cost: the first such search puts all memories in order, which takes some 50 bytes a slot from then on
+/// (`memory_bytes` of the store's stats has them), and each later commit keeps them so.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HotFirst {
     /// How many of the most used memories.
     pub frequent: usize,
     /// How many of the latest.
     pub recent: usize,
-    /// All memories are looked at where the best of these is below this cosine, or there are fewer than asked for.
+    /// All memories are looked at where the best of these is below this cosine, or there are fewer than asked
+    /// for.
     pub floor: f32,
 }
 
-impl Question {
+impl SearchRequest {
     /// The ten nearest, of whatever kind.
     pub(crate) fn new(queries: Records) -> Self {
         Self {
@@ -104,8 +108,8 @@ impl Question {
     }
 
     /// As the index takes it.
-    pub(crate) fn wanted(&self) -> Wanted {
-        Wanted { k: self.k, floor: self.floor, scan: self.scan, threads: self.threads }
+    pub(crate) fn scan_options(&self) -> ScanOptions {
+        ScanOptions { k: self.k, floor: self.floor, scan: self.scan, threads: self.threads }
     }
 
     /// Whether a memory of this error is near enough to what went in.
@@ -131,72 +135,73 @@ impl Question {
 #[derive(Debug)]
 #[must_use = "a search does nothing until it is run"]
 pub struct Search<'a> {
-    among: &'a dyn Searched,
-    question: Question,
+    among: &'a dyn Searchable,
+    request: SearchRequest,
 }
 
 impl<'a> Search<'a> {
-    pub(crate) fn new(among: &'a dyn Searched, queries: Records) -> Self {
-        Self { among, question: Question::new(queries) }
+    pub(crate) fn new(among: &'a dyn Searchable, queries: Records) -> Self {
+        Self { among, request: SearchRequest::new(queries) }
     }
 
     /// How many hits at most; 10 by default.
     pub fn k(mut self, k: usize) -> Self {
-        self.question.k = k;
+        self.request.k = k;
         self
     }
 
     /// Least cosine of a hit.
     pub fn min_similarity(mut self, floor: f32) -> Self {
-        self.question.floor = floor;
+        self.request.floor = floor;
         self
     }
 
-    /// Only memories whose measured error (mean squared, per element) is at most this. Applied before ranking, from
-    /// memory: costs nothing.
+    /// Only memories whose measured error (mean squared, per element) is at most this. Applied before ranking,
+    /// from memory: costs nothing.
     pub fn max_error(mut self, error: f32) -> Self {
-        self.question.max_error = error;
+        self.request.max_error = error;
         self
     }
 
-    /// Only memories whose metadata meet a condition, in the language of [`Filter`]. It is applied before ranking,
-    /// so a search finds `k` hits wherever that many meet it. Cost: reads all metadata once a search; in a
-    /// pack, those of memories that are near enough.
+    /// Only memories whose metadata meet a condition, in the language of [`Filter`]. It is applied before
+    /// ranking, so a search finds `k` hits wherever that many meet it. Cost: reads all metadata once a search;
+    /// in a pack, those of memories that are near enough.
     ///
     /// # Errors
     /// [`Filter`](Error::Filter) with the column of what was not expected.
     pub fn filter(mut self, condition: &str) -> Result<Self> {
-        self.question.filter = Some(Filter::parse(condition)?);
+        self.request.filter = Some(Filter::parse(condition)?);
         Ok(self)
     }
 
-    /// Looks at the most used and the latest memories first; off by default. See [`HotFirst`] for what that costs.
+    /// Looks at the most used and the latest memories first; off by default. See [`HotFirst`] for what that
+    /// costs.
     pub fn hot_first(mut self, hot: HotFirst) -> Self {
-        self.question.hot = Some(hot);
+        self.request.hot = Some(hot);
         self
     }
 
     /// Counts every hit as an access; searches count nothing by default, and packs and read-only handles never.
     pub fn counted(mut self) -> Self {
-        self.question.counted = true;
+        self.request.counted = true;
         self
     }
 
     /// Decodes the hits' records too.
     pub fn with_records(mut self) -> Self {
-        self.question.records = true;
+        self.request.records = true;
         self
     }
 
     /// How to go over the search vectors; every way gives the same hits.
     pub fn scan(mut self, scan: Scan) -> Self {
-        self.question.scan = scan;
+        self.request.scan = scan;
         self
     }
 
     /// On how many threads, four a core at most; by default one, and all cores from about a million numbers on.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.question.threads = Some(threads.max(1));
+        self.request.threads = Some(threads.max(1));
         self
     }
 
@@ -214,7 +219,7 @@ impl<'a> Search<'a> {
     /// # Errors
     /// As [`run`](Self::run), and [`Argument`](Error::Argument) for no query at all.
     pub fn run_all(self) -> Result<Vec<Vec<Hit>>> {
-        self.question.check()?;
-        self.among.answer(&self.question)
+        self.request.check()?;
+        self.among.answer(&self.request)
     }
 }

@@ -154,7 +154,8 @@ pub(crate) fn decode_all(codec: &dyn Codec, store: StoreUuid, all: &[&Stored]) -
     Ok(records)
 }
 
-/// What a search gives back of what it found: memories and their similarities, with records where they are asked for.
+/// What a search gives back of what it found: memories and their similarities, with records where they are
+/// asked for.
 pub(crate) fn hits(
     found: Vec<(Stored, f32)>,
     with_records: bool,

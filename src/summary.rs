@@ -2,6 +2,7 @@
 
 /// Mean, quantiles and histogram of errors.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct ErrorSummary {
     /// Their mean.
     pub mean: f64,

@@ -183,7 +183,8 @@ fn readers_and_writers_at_once_never_see_a_stranger_under_an_id() {
                 for i in 0..300 {
                     let query = axis(i * 5 + thread, 16);
                     let memory = store.read(&query).unwrap().unwrap();
-                    // A codec without loss: the similarity that was ranked is that of the record that came back.
+                    // A codec without loss: the similarity that was ranked is that of the record that came
+                    // back.
                     let dot: f32 =
                         query.values().iter().zip(memory.record.values()).map(|(x, y)| x * y).sum();
                     let norm =

@@ -182,7 +182,8 @@ fn a_store_of_a_future_version_is_refused_untouched() {
     assert!(matches!(Store::open(&home.path), Err(Error::TooNew { .. })));
     assert!(matches!(Store::open_read_only(&home.path), Err(Error::TooNew { .. })));
     assert!(home.bytes() == before);
-    // An unknown incompatible feature forbids opening, a read-only compatible one writing, a compatible one nothing.
+    // An unknown incompatible feature forbids opening, a read-only compatible one writing, a compatible one
+    // nothing.
     set_header(&|header| (header[8], header[32]) = (1, 4));
     assert!(matches!(Store::open_read_only(&home.path), Err(Error::TooNew { .. })));
     set_header(&|header| (header[32], header[24]) = (0, 4));

@@ -11,8 +11,8 @@ use common::{Home, gaussian, images, noise, records};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Reconstructions of one code on two devices differ by at most this much of the record's largest value: sums in
-/// another order, through about ten layers of `f32`.
+/// Reconstructions of one code on two devices differ by at most this much of the record's largest value: sums
+/// in another order, through about ten layers of `f32`.
 const DEVICE_TOLERANCE: f32 = 1e-4;
 
 /// Every device of this build that works on this machine; says which one is left out.
@@ -99,8 +99,8 @@ fn the_paper_preset_has_the_papers_parameters_and_is_invertible() {
     }
 }
 
-/// Eigenvectors of a symmetric matrix, largest eigenvalue first, by Jacobi's rotations: nothing in common with the
-/// library's own way.
+/// Eigenvectors of a symmetric matrix, largest eigenvalue first, by Jacobi's rotations: nothing in common with
+/// the library's own way.
 fn jacobi(mut a: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     let n = a.len();
     let mut v: Vec<Vec<f64>> =
@@ -224,7 +224,8 @@ fn every_quantizer_measures_what_its_codes_give_back() {
         QuantizerSpec::Residual(32),
         QuantizerSpec::entropy_fixed(32),
     ] {
-        // These two compute on the host whatever the device: training around them on every device shows nothing new.
+        // These two compute on the host whatever the device: training around them on every device shows nothing
+        // new.
         let on_host = matches!(spec, QuantizerSpec::Residual(_) | QuantizerSpec::Entropy(_));
         for device in devices().into_iter().filter(|&device| device == Device::Cpu || !on_host) {
             let codec =
@@ -308,7 +309,7 @@ fn budgets_end_training_and_say_which() {
         .progress(|progress| {
             calls += 1;
             assert_eq!(progress.stage, "predictor");
-            if progress.step >= 25 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if progress.done >= 25 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .train()
         .unwrap();

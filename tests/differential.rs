@@ -1,5 +1,6 @@
-//! A store against a model of it (F1 of the fault matrix in docs/reliability.md): random operations, the same keys,
-//! slots, sequence numbers, counts, pins and values after each, and after every reopening, under every policy.
+//! A store against a model of it (F1 of the fault matrix in docs/reliability.md): random operations, the same
+//! keys, slots, sequence numbers, counts, pins and values after each, and after every reopening, under every
+//! policy.
 
 mod common;
 

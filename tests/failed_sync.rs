@@ -1,8 +1,9 @@
 //! A sync that fails as Linux fails it (F8 of the fault matrix in docs/reliability.md).
 //!
-//! The kernel drops the pages that it could not write, marks them clean, and goes on showing them from its cache; the next sync
-//! succeeds. So what is read after the store was opened again is no proof of what is on the disk, and only a loss of power
-//! some commits later shows on what they were built. Held to the same rule as any crash: what was acknowledged is there.
+//! The kernel drops the pages that it could not write, marks them clean, and goes on showing them from its
+//! cache; the next sync succeeds. So what is read after the store was opened again is no proof of what is on
+//! the disk, and only a loss of power some commits later shows on what they were built. Held to the same rule
+//! as any crash: what was acknowledged is there.
 
 mod common;
 
@@ -39,8 +40,8 @@ fn images(moment: &Moment<'_>, seed: u64) -> Vec<Vec<u8>> {
     images
 }
 
-/// Fails each sync of a workload in turn, opens again, writes on, and loses power at every moment of that. Gives how many
-/// images were opened.
+/// Fails each sync of a workload in turn, opens again, writes on, and loses power at every moment of that.
+/// Gives how many images were opened.
 fn fail_every_sync(script: &Script, loss: Loss) -> usize {
     let mut opened = 0;
     for at in 0.. {
@@ -92,8 +93,9 @@ fn fail_every_sync(script: &Script, loss: Loss) -> usize {
     opened
 }
 
-/// Before the database touches an unclean file, all that was there is written again, once, and synced: what comes after builds on
-/// the disk. (redb's own first sync would do today: it writes its header as it was, and syncs. That is its business.)
+/// Before the database touches an unclean file, all that was there is written again, once, and synced: what
+/// comes after builds on the disk. (redb's own first sync would do today: it writes its header as it was, and
+/// syncs. That is its business.)
 #[test]
 fn f8_an_unclean_file_is_written_again_and_synced_before_it_changes() {
     for script in &SCRIPTS {

@@ -56,8 +56,8 @@ fn fail_everywhere(script: &Script, call: Call, kind: ErrorKind) -> u64 {
                     .open_on(disk)
                     .unwrap_or_else(|error| panic!("{what}, {arrived} arrived: {error}"));
                 let found = snapshot(&store).unwrap();
-                // One commit may have been under way; it is there whole or not at all, which the store's own invariants
-                // and a step's bound on what it writes show.
+                // One commit may have been under way; it is there whole or not at all, which the store's own
+                // invariants and a step's bound on what it writes show.
                 let whole = found == kept.snapshot || follows(script, promises.len(), &found);
                 assert!(whole, "{what}, {arrived} arrived: {found:#?}\n{:#?}", kept.snapshot);
                 store.insert(&record(&mut Random(2))).unwrap_or_else(|error| panic!("{what}: {error}"));

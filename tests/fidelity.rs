@@ -30,7 +30,8 @@ fn load(name: &str) -> Option<Records> {
     Some(Dataset::open(Path::new(&folder).join(name)).unwrap().load().unwrap())
 }
 
-/// FAISS's residual quantizer (beam 5) on the same rows, and how far above it we want to be; `benches/peers` runs it anew.
+/// FAISS's residual quantizer (beam 5) on the same rows, and how far above it we want to be; `benches/peers`
+/// runs it anew.
 const RQ_IMAGES: [(usize, f64, f64); 3] = [(16, 20.61, 1.2), (32, 22.01, 2.1), (64, 23.72, 2.7)];
 const RQ_TEXT: [(usize, f64, f64); 3] = [(16, 31.14, 0.2), (32, 33.09, 0.6), (64, 36.18, 1.6)];
 

@@ -1,6 +1,6 @@
-//! Files of format version 1 as a released program wrote them, and what is in them: every later version must read them
-//! alike. Whoever changes the format on purpose makes the fixtures again, in the same commit, with a line in CHANGELOG:
-//! `cargo test --test golden -- --ignored make_the_fixtures`.
+//! Files of format version 1 as a released program wrote them, and what is in them: every later version must
+//! read them alike. Whoever changes the format on purpose makes the fixtures again, in the same commit, with a
+//! line in CHANGELOG: `cargo test --test golden -- --ignored make_the_fixtures`.
 
 mod common;
 
@@ -128,7 +128,7 @@ fn a_good_pack_holds_what_the_store_held() {
     pack.verify().unwrap();
     let home = Home::new();
     let path = home.file("unpacked.apcm");
-    let store = clocked().unpack(&pack, &path, |_, _| std::ops::ControlFlow::Continue(())).unwrap();
+    let store = clocked().unpack(&pack, &path).run().unwrap();
     let (unpacked, expected) = (content(&store), expected());
     for field in ["capacity", "shape", "centred", "fingerprint", "memories"] {
         assert_eq!(unpacked[field], expected["content"][field], "{field}");
@@ -143,7 +143,7 @@ fn a_flipped_bit_damages_one_memory() {
     let path = copy(&home, "flipped.apcm");
     let slot = u32::try_from(expected()["flipped_slot"].as_u64().unwrap()).unwrap();
     let report = Store::verify(&path).run().unwrap();
-    assert!(!report.ok && report.damages[0].slot == Some(slot), "{report:?}");
+    assert!(!report.ok && report.findings[0].slot == Some(slot), "{report:?}");
     let store = clocked().open(&path).unwrap();
     for memory in expected()["content"]["memories"].as_array().unwrap() {
         let number = |field: &str| memory[field].as_u64().unwrap();

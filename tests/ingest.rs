@@ -144,7 +144,8 @@ fn an_interrupted_ingest_resumes_without_a_gap_or_a_double() {
     let rows: Vec<Value> =
         store.iter().unwrap().map(|entry| entry.unwrap().metadata()["row"].clone()).collect();
     assert_eq!(rows, (0..40).map(Value::Int).collect::<Vec<_>>());
-    // Nothing is left to do; from the beginning is from the beginning; another file of that name is another file.
+    // Nothing is left to do; from the beginning is from the beginning; another file of that name is another
+    // file.
     assert_eq!(Ingest::new(&store, &data).resume(true).run().unwrap().ingested, 0);
     assert_eq!(Ingest::new(&store, &data).run().unwrap().ingested, 40);
     let other = dataset(&home, 41);
@@ -199,7 +200,7 @@ fn another_dataset_of_the_same_name_and_size_is_not_taken_for_ingested() {
     let moved = Dataset::open(&path).unwrap();
     assert_eq!(Ingest::new(&store, &moved).resume(true).run().unwrap().ingested, 0);
     // What differs behind the position is not known yet, and goes in.
-    let stop = |_: &apcm::ingest::IngestProgress| ControlFlow::Break(());
+    let stop = |_: &apcm::Progress<'_>| ControlFlow::Break(());
     let stopped = Ingest::new(&store, &data).batch(10).progress(stop).run();
     assert!(matches!(stopped, Err(Error::Cancelled)));
     npy::write(&path, &[40, 4], &values).unwrap();

@@ -82,7 +82,8 @@ impl Sequential for Memories {
     }
 }
 
-/// One thread's part of a history. It ends at the first storage error; what that was about may have happened or not.
+/// One thread's part of a history. It ends at the first storage error; what that was about may have happened or
+/// not.
 fn run(store: &Store, ticks: &Ticks, history: &Mutex<Vec<Call<Op>>>, seed: u64, steps: usize) {
     let mut random = Random(seed);
     for step in 0..steps {

@@ -33,10 +33,6 @@ fn filled(home: &Home) -> Store {
     store
 }
 
-fn go_on(_: u64, _: u64) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
-
 fn open(home: &Home) -> (Snapshot, common::scripts::Counts) {
     let store = Store::builder().clock(|| 1_000).open(&home.path).unwrap();
     (snapshot(&store).unwrap(), counts(&store).unwrap())
@@ -55,12 +51,12 @@ fn a_whole_store_verifies_and_is_not_touched_by_it() {
     for (path, needs_recovery) in [(&home.path, false), (&crashed, true)] {
         let before = std::fs::read(path).unwrap();
         let report = Store::verify(path).run().unwrap();
-        assert!(report.ok && report.pages_ok && report.damages.is_empty(), "{report:?}");
+        assert!(report.ok && report.pages_ok && report.findings.is_empty(), "{report:?}");
         assert_eq!(report.needs_recovery, needs_recovery);
         assert_eq!((report.slots_checked, report.keys_checked, report.residuals_checked), (10, 10, 2));
         assert_eq!((report.metadata_checked, report.codec_chunks_checked), (10, 1));
         assert!(before == std::fs::read(path).unwrap(), "verify wrote to {}", path.display());
-        let plan = Store::plan_repair(path, go_on).unwrap();
+        let plan = Store::repair(path).plan().unwrap();
         assert!(plan.is_empty() && plan.in_place() && plan.needs_recovery() == needs_recovery);
         assert!(before == std::fs::read(path).unwrap(), "a plan wrote to {}", path.display());
     }
@@ -68,7 +64,7 @@ fn a_whole_store_verifies_and_is_not_touched_by_it() {
     let reader = Store::open_read_only(&home.path).unwrap();
     assert!(Store::verify(&home.path).run().unwrap().ok);
     drop(reader);
-    let stopped = Store::verify(&home.path).progress(|_, _| ControlFlow::Break(())).run();
+    let stopped = Store::verify(&home.path).progress(|_| ControlFlow::Break(())).run();
     assert!(matches!(stopped, Err(Error::Cancelled)));
     let stranger = home.file("text");
     std::fs::write(&stranger, "not a store").unwrap();
@@ -214,11 +210,11 @@ fn each_damage_is_found_named_and_mended() {
         let damaged = home.bytes();
         let report = Store::verify(&home.path).run().unwrap();
         assert!(!report.ok && report.pages_ok, "{name}: {report:?}");
-        let mut found: Vec<u32> = report.damages.iter().filter_map(|damage| damage.slot).collect();
+        let mut found: Vec<u32> = report.findings.iter().filter_map(|damage| damage.slot).collect();
         found.sort_unstable();
         found.dedup();
         assert!(slots.iter().all(|slot| found.contains(slot)), "{name}: {report:?}");
-        let plan = Store::plan_repair(&home.path, go_on).unwrap();
+        let plan = Store::repair(&home.path).plan().unwrap();
         let actions: Vec<String> = plan.steps().into_iter().map(|step| step.action).collect();
         assert!(actions.iter().any(|step| step.contains(action)), "{name}: {actions:?}");
         assert!(plan.in_place() && home.bytes() == damaged, "{name}: a plan must not write");
@@ -242,7 +238,7 @@ fn a_plan_of_another_state_is_refused() {
     let home = Home::new();
     filled(&home).close().unwrap();
     tamper(&home, |t, _| flip(t, SLOTS, 4));
-    let plan = || Store::plan_repair(&home.path, go_on).unwrap();
+    let plan = || Store::repair(&home.path).plan().unwrap();
     let (early, late) = (plan(), plan());
     late.apply().unwrap();
     let store = Store::builder().clock(|| 1_000).open(&home.path).unwrap();
@@ -271,7 +267,7 @@ fn what_a_repair_cannot_mend_is_salvaged() {
     });
     let damaged = home.bytes();
     let saved = home.file("saved.apcm");
-    let report = Store::salvage(&home.path, &saved, go_on).unwrap();
+    let report = Store::salvage(&home.path, &saved).run().unwrap();
     assert!(home.bytes() == damaged, "the damaged file is only read");
     assert_eq!((report.memories, report.slots_lost), (9, 1));
     assert_eq!((report.metadata_lost, report.residuals_lost, report.counter_chunks_lost), (1, 1, 0));
@@ -285,7 +281,7 @@ fn what_a_repair_cannot_mend_is_salvaged() {
     // Numbers of writes go on above those that were.
     let put = store.insert(&record(&mut Random(1))).unwrap();
     assert!(put.id.seq > 10);
-    let error = Store::salvage(&home.path, &saved, go_on).unwrap_err();
+    let error = Store::salvage(&home.path, &saved).run().unwrap_err();
     assert!(matches!(error, Error::Exists { .. }), "{error}");
     // Without its codec no code means anything.
     tamper(&home, |t, _| {
@@ -294,9 +290,9 @@ fn what_a_repair_cannot_mend_is_salvaged() {
         bytes[9] ^= 1;
         table.insert(0, bytes.as_slice()).unwrap();
     });
-    let plan = Store::plan_repair(&home.path, go_on).unwrap();
+    let plan = Store::repair(&home.path).plan().unwrap();
     assert!(!plan.in_place() && matches!(plan.apply(), Err(Error::Argument { .. })));
-    let error = Store::salvage(&home.path, home.file("none.apcm"), go_on).unwrap_err();
+    let error = Store::salvage(&home.path, home.file("none.apcm")).run().unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     assert!(!home.file("none.apcm").exists());
 }
@@ -334,7 +330,7 @@ fn f23_a_backup_is_one_state_while_others_write() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     let path = home.file("backup");
-    let stopped = store.backup(&path).progress(|_, _| ControlFlow::Break(())).run();
+    let stopped = store.backup(&path).progress(|_| ControlFlow::Break(())).run();
     // So few rows are copied before anybody is asked.
     assert!(stopped.is_ok() || !path.exists());
     let error = store.backup(home.file("backup 3")).run().unwrap_err();
@@ -386,13 +382,13 @@ fn files_are_their_owners_alone_unless_told_otherwise() {
     store.backup(home.file("copy.apcm")).run().unwrap();
     store.recode(home.file("recoded.apcm"), codec()).run().unwrap();
     store.close().unwrap();
-    Store::salvage(&home.path, home.file("saved.apcm"), go_on).unwrap();
+    Store::salvage(&home.path, home.file("saved.apcm")).run().unwrap();
     assert_eq!((mode(&home.file("copy.apcm")), mode(&home.file("saved.apcm"))), (0o640, 0o600));
     assert_eq!(mode(&home.file("recoded.apcm")), 0o640);
 }
 
-/// No page is lost on the way: after everything has come and gone, the file is as small as an empty store's, but for the
-/// chunks of counts, 1 KiB for 250 slots, which stay.
+/// No page is lost on the way: after everything has come and gone, the file is as small as an empty store's,
+/// but for the chunks of counts, 1 KiB for 250 slots, which stay.
 #[test]
 fn an_emptied_store_is_as_small_as_an_empty_one() {
     let home = Home::new();

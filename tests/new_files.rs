@@ -1,4 +1,5 @@
-//! Files that appear under a name: whole, durable, never in the place of another, and nothing is left beside them.
+//! Files that appear under a name: whole, durable, never in the place of another, and nothing is left beside
+//! them.
 
 mod common;
 
@@ -24,14 +25,15 @@ fn filled(home: &Home) -> Store {
     store
 }
 
-/// A store that is created under the target's name while another is being made is left alone, and its writer with it.
+/// A store that is created under the target's name while another is being made is left alone, and its writer
+/// with it.
 #[test]
 fn a_store_that_appears_meanwhile_is_not_replaced() {
     type Make = fn(&Store, &Path, &mut dyn FnMut()) -> apcm::Result<()>;
     let make: [(&str, Make); 5] = [
         ("recode", |store, to, meanwhile| {
             let codec = PlainCodec::new(&[4], 2).unwrap();
-            let go_on = |_, _| {
+            let go_on = |_: &apcm::Progress<'_>| {
                 meanwhile();
                 ControlFlow::Continue(())
             };
@@ -42,7 +44,7 @@ fn a_store_that_appears_meanwhile_is_not_replaced() {
             store.backup(to).run().map(drop)
         }),
         ("pack", |store, to, meanwhile| {
-            let go_on = |_, _| {
+            let go_on = |_: &apcm::Progress<'_>| {
                 meanwhile();
                 ControlFlow::Continue(())
             };
@@ -51,21 +53,24 @@ fn a_store_that_appears_meanwhile_is_not_replaced() {
         ("unpack", |store, to, meanwhile| {
             let pack = to.with_extension("apack");
             store.export_pack(&pack).run()?;
-            let go_on = |_, _| {
+            let go_on = |_: &apcm::Progress<'_>| {
                 meanwhile();
                 ControlFlow::Continue(())
             };
-            let unpacked = Store::builder().unpack(&apcm::Pack::open(&pack)?, to, go_on).map(drop);
+            let unpacked =
+                Store::builder().unpack(&apcm::Pack::open(&pack)?, to).progress(go_on).run().map(drop);
             std::fs::remove_file(&pack).unwrap();
             unpacked
         }),
         ("salvage", |store, to, meanwhile| {
             let from = to.with_extension("copy");
             store.backup(&from).run()?;
-            let salvaged = Store::salvage(&from, to, |_, _| {
-                meanwhile();
-                ControlFlow::Continue(())
-            });
+            let salvaged = Store::salvage(&from, to)
+                .progress(|_| {
+                    meanwhile();
+                    ControlFlow::Continue(())
+                })
+                .run();
             std::fs::remove_file(&from).unwrap();
             salvaged.map(drop)
         }),
@@ -150,16 +155,20 @@ fn what_is_stopped_leaves_nothing_behind() {
     let mut transaction = store.begin_write();
     transaction.insert_all(&records(&[4], gaussian(600 * 4, 9))).unwrap();
     transaction.commit().unwrap();
-    let stop = |_: u64, _: u64| ControlFlow::Break(());
+    let stop = |_: &apcm::Progress<'_>| ControlFlow::Break(());
     assert!(matches!(store.backup(home.file("b")).progress(stop).run(), Err(Error::Cancelled)));
     assert!(matches!(store.export_pack(home.file("p")).progress(stop).run(), Err(Error::Cancelled)));
     store.export_pack(home.file("whole")).run().unwrap();
     let pack = apcm::Pack::open(home.file("whole")).unwrap();
-    assert!(matches!(Store::builder().unpack(&pack, home.file("u"), stop), Err(Error::Cancelled)));
+    assert!(matches!(
+        Store::builder().unpack(&pack, home.file("u")).progress(stop).run(),
+        Err(Error::Cancelled)
+    ));
     assert_eq!(names(home.folder.path()), ["memory.apcm", "whole"]);
 }
 
-/// Names that other programs use are theirs: a note, a link and a pipe beside a store are neither read nor written.
+/// Names that other programs use are theirs: a note, a link and a pipe beside a store are neither read nor
+/// written.
 #[cfg(unix)]
 #[test]
 fn files_beside_a_store_are_left_alone() {

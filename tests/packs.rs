@@ -161,10 +161,12 @@ fn an_unpacked_store_is_the_store_that_was() {
     let mut told = Vec::new();
     let unpacked = Store::builder()
         .clock(|| 1_000)
-        .unpack(&pack, &path, |done, total| {
-            told.push((done, total));
+        .unpack(&pack, &path)
+        .progress(|progress| {
+            told.push((progress.done, progress.total));
             ControlFlow::Continue(())
         })
+        .run()
         .unwrap();
     assert_eq!(told.last(), Some(&(store.len() as u64, store.len() as u64)));
     assert_eq!(unpacked.description(), store.description());
@@ -192,10 +194,10 @@ fn an_unpacked_store_is_the_store_that_was() {
     assert_eq!(unpacked.insert(&record).unwrap().id.seq, store.insert(&record).unwrap().id.seq);
     unpacked.close().unwrap();
     assert!(Store::verify(&path).run().unwrap().ok);
-    let again = Store::builder().unpack(&pack, &path, |_, _| ControlFlow::Continue(()));
+    let again = Store::builder().unpack(&pack, &path).run();
     assert!(matches!(again, Err(Error::Exists { .. })));
     let other = home.file("stopped.apcm");
-    let stopped = Store::builder().unpack(&pack, &other, |_, _| ControlFlow::Break(()));
+    let stopped = Store::builder().unpack(&pack, &other).progress(|_| ControlFlow::Break(())).run();
     assert!(matches!(stopped, Err(Error::Cancelled)) && !other.exists());
     let left: Vec<_> =
         std::fs::read_dir(home.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -261,7 +263,7 @@ fn a_file_that_is_there_stays_and_a_stopped_export_leaves_nothing() {
     store.insert(&axis(1, 4)).unwrap();
     assert!(matches!(store.export_pack(&empty).run(), Err(Error::Exists { .. })));
     let other = home.file("other.apack");
-    let stopped = store.export_pack(&other).progress(|_, _| ControlFlow::Break(())).run();
+    let stopped = store.export_pack(&other).progress(|_| ControlFlow::Break(())).run();
     assert!(matches!(stopped, Err(Error::Cancelled)) && !other.exists());
     // A file that may be written to is not mapped unless that is asked for.
     std::fs::copy(&empty, &other).unwrap();
@@ -526,7 +528,7 @@ fn what_cannot_be_unpacked_leaves_nothing() {
     let pack = open(&pack_of(&home, &store), Loading::Auto, 1_000);
     let path = home.file("new.apcm");
     let unpack = |builder: apcm::StoreBuilder| {
-        let result = builder.clock(|| 1_000).unpack(&pack, &path, |_, _| ControlFlow::Continue(()));
+        let result = builder.clock(|| 1_000).unpack(&pack, &path).run();
         let left: Vec<_> =
             std::fs::read_dir(home.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         let hidden = left.iter().any(|name| name.to_string_lossy().starts_with(".apcm-new"));
@@ -556,7 +558,7 @@ fn a_damaged_store_is_not_packed_and_a_store_in_use_is() {
     let mut written = 0;
     let made = store
         .export_pack(&path)
-        .progress(|_, _| {
+        .progress(|_| {
             store.put(format!("late{written}").as_bytes(), &axis(written, 4), Attributes::default()).unwrap();
             store.remove(b"k5").unwrap();
             written += 1;
@@ -600,7 +602,7 @@ fn sequence_numbers_that_no_store_could_go_on_from_are_refused() {
     bytes[..HEADER_LEN].copy_from_slice(&last.encode());
     std::fs::write(&path, &bytes).unwrap();
     let (pack, unpacked) = (Pack::open(&path).unwrap(), home.file("last.apcm"));
-    let store = Store::builder().unpack(&pack, &unpacked, |_, _| ControlFlow::Continue(())).unwrap();
+    let store = Store::builder().unpack(&pack, &unpacked).run().unwrap();
     let record = whole.queries.get(0);
     assert_eq!(store.insert(&record).unwrap().id.seq, (1 << 48) - 1);
     store.close().unwrap();

@@ -1,12 +1,12 @@
-//! Policies beyond the paper's: who leaves under each, that it is kept across reopening, changing, recoding and copying,
-//! and that damage to what they keep costs no memory. `tests/differential.rs` holds them beside a model.
+//! Policies beyond the paper's: who leaves under each, that it is kept across reopening, changing, recoding and
+//! copying, and that damage to what they keep costs no memory. `tests/differential.rs` holds them beside a
+//! model.
 
 mod common;
 
 use apcm::{Attributes, Error, InMemoryBackend, MemoryId, PlainCodec, Policy, Store};
 use common::{Home, axis};
 use redb::{Database, ReadableTable, TableDefinition};
-use std::ops::ControlFlow;
 
 const POLICIES: [Policy; 4] = [Policy::Lfu, Policy::LfuAged { half_life: 20 }, Policy::Lru, Policy::Fifo];
 
@@ -46,8 +46,8 @@ fn expected(policy: Policy) -> [u32; 3] {
     match policy {
         // Never, 20 times, 31 times.
         Policy::Lfu => [3, 2, 1],
-        // The first was read most, but that was more than two half-lives ago; the third's 20 reads are one half-life younger
-        // than the second's 30.
+        // The first was read most, but that was more than two half-lives ago; the third's 20 reads are one
+        // half-life younger than the second's 30.
         Policy::LfuAged { .. } => [3, 0, 1],
         Policy::Lru => [0, 2, 1],
         _ => [0, 1, 2],
@@ -79,7 +79,7 @@ fn the_order_survives_reopening_and_copies() {
         first.recode(&moved, PlainCodec::new(&[16], 15).unwrap()).run().unwrap();
         first.close().unwrap();
         let salvaged = home.file("salvaged.apcm");
-        Store::salvage(&home.path, &salvaged, |_, _| ControlFlow::Continue(())).unwrap();
+        Store::salvage(&home.path, &salvaged).run().unwrap();
         assert_eq!(Store::open(&salvaged).unwrap().policy(), policy);
         for path in [&home.path, &copy, &moved] {
             let store = Store::open(path).unwrap();
@@ -105,8 +105,8 @@ fn a_policy_can_be_changed_and_begins_with_what_is_known() {
         assert_eq!(store.policy(), policy);
         let expected = match policy {
             Policy::Lfu => [3, 2, 1],
-            // Counts, as if each memory's reads had come when it was written, and the store's reads evenly between the
-            // writes: a good half-life lies between two of them.
+            // Counts, as if each memory's reads had come when it was written, and the store's reads evenly
+            // between the writes: a good half-life lies between two of them.
             Policy::LfuAged { .. } => [3, 0, 1],
             // When a memory was read nobody wrote down: the order of writes.
             _ => [0, 1, 2],
@@ -147,11 +147,7 @@ fn a_pack_keeps_counts_and_an_unpacked_store_begins_with_them() {
         [(Policy::Lfu, [3, 2, 1]), (Policy::LfuAged { half_life: 20 }, [3, 2, 1]), (Policy::Lru, [0, 1, 2])]
     {
         let path = home.file(&format!("{}.apcm", policy.to_string().replace(':', "-")));
-        let store = Store::builder()
-            .capacity(4)
-            .policy(policy)
-            .unpack(&pack, &path, |_, _| std::ops::ControlFlow::Continue(()))
-            .unwrap();
+        let store = Store::builder().capacity(4).policy(policy).unpack(&pack, &path).run().unwrap();
         assert_eq!(leaving(&store), expected, "{policy}");
     }
 }
@@ -195,7 +191,8 @@ fn a_half_life_of_nothing_is_an_error_and_changes_nothing() {
     assert!(matches!(reader.set_policy(Policy::Fifo), Err(Error::ReadOnly)));
 }
 
-/// Under every policy, the memories that are used most by a skewed workload are there more often than by chance.
+/// Under every policy, the memories that are used most by a skewed workload are there more often than by
+/// chance.
 #[test]
 fn what_is_used_stays() {
     for policy in POLICIES {

@@ -1,8 +1,9 @@
 //! Every operation from within a thread pool whose tasks use the same store.
 //!
-//! A worker that waits for a task of its pool runs another one meanwhile, on top of its own stack. If the store held a lock
-//! while it calls the codec, the clock or a callback, that other task would wait for the lock for ever. The codec and
-//! the clock here give way to such a task wherever they are called, so that one held lock is one deadlock.
+//! A worker that waits for a task of its pool runs another one meanwhile, on top of its own stack. If the store
+//! held a lock while it calls the codec, the clock or a callback, that other task would wait for the lock for
+//! ever. The codec and the clock here give way to such a task wherever they are called, so that one held lock
+//! is one deadlock.
 
 mod common;
 
@@ -117,7 +118,7 @@ fn no_lock_is_held_while_others_compute() {
     let task = |i: usize| {
         let record = vector(&walk(i));
         let key = [b'k', (i % 7) as u8];
-        let go_on = |_: u64, _: u64| {
+        let go_on = |_: &apcm::Progress<'_>| {
             give_way();
             ControlFlow::Continue(())
         };

@@ -1,8 +1,8 @@
 //! Power loss at every write (F2 to F7 of the fault matrix in docs/reliability.md).
 //!
-//! A workload runs once on a disk that remembers every write. From that history every state is computed in which a
-//! machine may find the disk when power returns, and each must open as what was promised: the last acknowledged
-//! state, or the one whose commit was under way, whole.
+//! A workload runs once on a disk that remembers every write. From that history every state is computed in
+//! which a machine may find the disk when power returns, and each must open as what was promised: the last
+//! acknowledged state, or the one whose commit was under way, whole.
 
 mod common;
 
@@ -14,7 +14,8 @@ use rustc_hash::FxHasher;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 
-/// One image in so many is written to after it was opened, and one is crashed again while it is being recovered.
+/// One image in so many is written to after it was opened, and one is crashed again while it is being
+/// recovered.
 const AGAIN: usize = 10;
 const TWICE: usize = 50;
 

@@ -204,7 +204,8 @@ fn f11_what_was_acknowledged_survives_kill_9() {
         acknowledged = last.unwrap_or(acknowledged).max(acknowledged);
         let store = Store::open(&home.path).unwrap_or_else(|error| panic!("cycle {cycle}: {error}"));
         let found = last_round(&store);
-        // One round more may be there: committed, and killed before it was said. Without a word nothing is known but that.
+        // One round more may be there: committed, and killed before it was said. Without a word nothing is
+        // known but that.
         assert!(
             (acknowledged..=acknowledged + 1).contains(&found),
             "cycle {cycle}: {found}, acknowledged {acknowledged}"
@@ -268,8 +269,8 @@ fn f10_a_file_that_may_not_grow_keeps_what_was_acknowledged() {
     }
 }
 
-/// A file system of so many bytes with a store in it, in namespaces of the child's own; what it says, or nothing where this
-/// user may not mount one.
+/// A file system of so many bytes with a store in it, in namespaces of the child's own; what it says, or
+/// nothing where this user may not mount one.
 #[cfg(target_os = "linux")]
 fn in_a_small_file_system(home: &Home, task: &str, size: &str) -> Option<String> {
     let folder = home.file("small");

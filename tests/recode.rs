@@ -85,7 +85,7 @@ fn everything_moves_and_the_error_that_was_added_is_known() {
     let to = home.file("smaller.apcm");
     let old_records: Vec<_> = ids.iter().map(|&id| store.peek_id(id).unwrap()).collect();
     let mut calls = 0;
-    let moved = store.recode(&to, new).progress(|_, _| {
+    let moved = store.recode(&to, new).progress(|_| {
         calls += 1;
         ControlFlow::Continue(())
     });
@@ -142,9 +142,9 @@ fn an_interrupted_move_goes_on_and_sees_what_changed_meanwhile() {
     let (store, ids) = filled(&home, FlowCodec::pca(&training, QuantizerSpec::Allocated(64)).unwrap());
     let new = || FlowCodec::pca(&training, QuantizerSpec::I8(32)).unwrap();
     let to = home.file("new.apcm");
-    let stopped = store
-        .recode(&to, new())
-        .progress(|done, _| if done >= 512 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+    let stopped = store.recode(&to, new()).progress(|progress| {
+        if progress.done >= 512 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
     assert!(matches!(stopped.run(), Err(Error::Cancelled)));
     let partial = || {
         let files = std::fs::read_dir(home.folder.path()).unwrap().map(|file| file.unwrap().path());
@@ -170,12 +170,12 @@ fn an_interrupted_move_goes_on_and_sees_what_changed_meanwhile() {
     assert!(partial().is_none());
     // Another codec does not go on with this one's beginning, nor does another store.
     let other = home.file("other.apcm");
-    let stopped = store.recode(&other, new()).progress(|_, _| ControlFlow::Break(()));
+    let stopped = store.recode(&other, new()).progress(|_| ControlFlow::Break(()));
     assert!(matches!(stopped.run(), Err(Error::Cancelled)));
     let coarser = FlowCodec::pca(&training, QuantizerSpec::I8(16)).unwrap();
     assert_eq!(store.recode(&other, coarser).run().unwrap().resumed, 0);
     let third = home.file("third.apcm");
-    let stopped = store.recode(&third, new()).progress(|_, _| ControlFlow::Break(()));
+    let stopped = store.recode(&third, new()).progress(|_| ControlFlow::Break(()));
     assert!(matches!(stopped.run(), Err(Error::Cancelled)));
     let second_home = Home::new();
     let (second, _) = filled(&second_home, FlowCodec::pca(&training, QuantizerSpec::Allocated(64)).unwrap());
@@ -190,7 +190,7 @@ fn a_move_in_place_keeps_the_old_file_until_the_end() {
     let ids: Vec<_> =
         (0..10).map(|i| store.insert(&vector(&[i as f32, 1.0, 2.0, 3.0])).unwrap().id).collect();
     let smaller = || PlainCodec::new(&[4], 2).unwrap();
-    let stopped = store.recode(&home.path, smaller()).progress(|_, _| ControlFlow::Break(()));
+    let stopped = store.recode(&home.path, smaller()).progress(|_| ControlFlow::Break(()));
     assert!(matches!(stopped.run(), Err(Error::Cancelled)));
     assert_eq!(store.peek_id(ids[9]).unwrap().record.values(), [9.0, 1.0, 2.0, 3.0]);
     store.recode(&home.path, smaller()).run().unwrap();
@@ -234,7 +234,8 @@ fn a_codec_too_large_for_the_byte_budget_is_an_error_and_nobody_is_dropped() {
     assert_eq!((report.records, moved.stats().unwrap().byte_budget), (10, Some(340)));
 }
 
-/// A source that was restored from a backup and written on in the same second has the same numbers for other memories.
+/// A source that was restored from a backup and written on in the same second has the same numbers for other
+/// memories.
 #[test]
 fn a_resumed_move_takes_nothing_for_moved_that_is_another_memory() {
     let home = Home::new();
@@ -257,8 +258,9 @@ fn a_resumed_move_takes_nothing_for_moved_that_is_another_memory() {
     let first = write(&store, 1.0);
     let to = home.file("moved.apcm");
     let codec = || PlainCodec::new(&[4], 2).unwrap();
-    let stop =
-        |done: u64, _: u64| if done >= 501 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let stop = |progress: &apcm::Progress<'_>| {
+        if progress.done >= 501 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
     assert!(matches!(store.recode(&to, codec()).progress(stop).run(), Err(Error::Cancelled)));
     store.close().unwrap();
     std::fs::remove_file(&home.path).unwrap();
@@ -321,7 +323,7 @@ fn what_is_written_during_a_move_is_moved_too() {
     let mut written = 0;
     let report = store
         .recode(&to, PlainCodec::new(&[4], 3).unwrap())
-        .progress(|_, _| {
+        .progress(|_| {
             if written < 20 {
                 written += 1;
                 store.put(b"0", &vector(&[written as f32, 9.0, 9.0, 9.0]), Metadata::new()).unwrap();
@@ -341,9 +343,9 @@ fn what_is_written_during_a_move_is_moved_too() {
     assert!(Store::verify(&home.path).run().is_err(), "the source goes on");
 }
 
-/// A memory that expires during a move leaves both stores, and ends nothing.
-/// Threads write and read until the store is replaced under them: what was acknowledged is in the new file. Reads give the last
-/// step counts to write before it takes the writers' lock, which is when a write comes in between.
+/// A memory that expires during a move leaves both stores, and ends nothing. Threads write and read until the
+/// store is replaced under them: what was acknowledged is in the new file. Reads give the last step counts to
+/// write before it takes the writers' lock, which is when a write comes in between.
 #[test]
 fn what_is_acknowledged_until_a_move_in_place_ends_is_moved() {
     for round in 0..10 {
@@ -406,7 +408,7 @@ fn what_expires_during_a_move_is_not_moved() {
     let to = home.file("moved.apcm");
     let report = store
         .recode(&to, PlainCodec::new(&[4], 2).unwrap())
-        .progress(|_, _| {
+        .progress(|_| {
             time.store(1_500, Ordering::Relaxed);
             ControlFlow::Continue(())
         })

@@ -1,5 +1,5 @@
-//! What a training says of itself: errors on records that nothing was fitted to, groups that are set aside whole, and a
-//! network that diverged.
+//! What a training says of itself: errors on records that nothing was fitted to, groups that are set aside
+//! whole, and a network that diverged.
 
 mod common;
 
@@ -111,8 +111,8 @@ fn error_free(data: &Records, groups: Vec<usize>) -> usize {
     trainer.train().unwrap().report.validation_records
 }
 
-/// The published network has unbounded scales and can diverge: the report says so and the best weights before are kept.
-/// `scale_clamp` delays the divergence.
+/// The published network has unbounded scales and can diverge: the report says so and the best weights before
+/// are kept. `scale_clamp` delays the divergence.
 #[test]
 fn a_paper_network_that_diverges_says_so_and_keeps_what_it_had() {
     let data = records(&[16], gaussian(200 * 16, 10));

@@ -10,7 +10,6 @@ use common::disk::{Disk, Fate, Fill, Moment};
 use common::{Home, records, vector};
 use redb::{Database, ReadableTable, TableDefinition};
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
 const STREAMS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("streams");
@@ -264,8 +263,8 @@ fn recalls_count_for_their_part_and_appends_do_not() {
     assert_eq!(counts, [2, 1]);
 }
 
-/// Appending is not an access: a stream that is never recalled is evicted like any memory that is never read. Only the open
-/// part is protected, and only while it is recent.
+/// Appending is not an access: a stream that is never recalled is evicted like any memory that is never read.
+/// Only the open part is protected, and only while it is recent.
 #[test]
 fn a_stream_that_is_never_recalled_is_evicted_part_by_part() {
     let home = Home::new();
@@ -322,7 +321,8 @@ fn threads_that_append_to_one_stream_get_every_index_once() {
     assert_eq!(store.streams().unwrap().len(), 5);
 }
 
-/// Appends and recalls while the parts they are about make room for others: nobody fails, and what is left is whole.
+/// Appends and recalls while the parts they are about are evicted: no call fails, and what is left is
+/// whole.
 #[test]
 fn threads_whose_parts_make_room_for_each_other_never_fail() {
     let home = Home::new();
@@ -458,14 +458,14 @@ fn a_damaged_head_costs_a_part_and_no_record() {
     transaction.commit().unwrap();
     drop(database);
     let report = Store::verify(&home.path).run().unwrap();
-    assert_eq!((report.ok, report.damages.len()), (false, 2), "{report:?}");
+    assert_eq!((report.ok, report.findings.len()), (false, 2), "{report:?}");
     let store = Store::open(&home.path).unwrap();
     let stream = store.stream("walk").unwrap();
     assert_eq!((stream.len().unwrap(), stream.recall_all().unwrap().len()), (20, 20));
     assert_eq!(stream.append(&step(20)).unwrap().index, 20);
     assert_eq!((stream.recall_all().unwrap().len(), store.len()), (21, 3));
     store.close().unwrap();
-    Store::plan_repair(&home.path, |_, _| ControlFlow::Continue(())).unwrap().apply().unwrap();
+    Store::repair(&home.path).plan().unwrap().apply().unwrap();
     assert!(Store::verify(&home.path).run().unwrap().ok);
     assert_eq!(Store::open(&home.path).unwrap().stream("walk").unwrap().recall_all().unwrap().len(), 21);
 }
@@ -488,7 +488,7 @@ fn streams_go_along_with_backups_recodes_and_salvages_and_stay_out_of_packs() {
     assert_eq!(Pack::open(&pack).unwrap().len(), 1);
     store.close().unwrap();
     let salvaged = home.file("salvaged");
-    Store::salvage(&home.path, &salvaged, |_, _| ControlFlow::Continue(())).unwrap();
+    Store::salvage(&home.path, &salvaged).run().unwrap();
     for path in [&copy, &moved, &salvaged] {
         let store = Store::open(path).unwrap();
         let stream = store.stream("walk").unwrap();
@@ -586,7 +586,7 @@ fn a_row_of_keys_that_leads_astray_hides_nothing() {
     assert_eq!(stream.append(&step(40)).unwrap().index, 40);
     assert!(error(&stream.recall(3).unwrap().record, &step(3)) < 0.02);
     store.close().unwrap();
-    Store::plan_repair(&home.path, |_, _| ControlFlow::Continue(())).unwrap().apply().unwrap();
+    Store::repair(&home.path).plan().unwrap().apply().unwrap();
     let store = Store::open(&home.path).unwrap();
     assert_eq!(
         store.stream("walk").unwrap().recall_all().unwrap().len(),
@@ -642,7 +642,7 @@ fn a_salvage_leaves_no_part_that_nobody_can_ask_for() {
         tamper(&home, damage);
         assert!(!Store::verify(&home.path).run().unwrap().ok, "{what}");
         let salvaged = home.file("salvaged");
-        let report = Store::salvage(&home.path, &salvaged, |_, _| ControlFlow::Continue(())).unwrap();
+        let report = Store::salvage(&home.path, &salvaged).run().unwrap();
         assert_eq!((report.slots_lost, report.memories), (lost, 4 - lost), "{what}");
         let verified = Store::verify(&salvaged).run().unwrap();
         assert!(verified.ok, "{what}: {verified:?}");
@@ -744,7 +744,8 @@ fn films() -> Option<&'static [Vec<Vec<f32>>]> {
     FILMS.get_or_init(read).as_deref()
 }
 
-/// Frames of films: of the last three for the sources that nothing is learned from, of the others for those before.
+/// Frames of films: of the last three for the sources that nothing is learned from, of the others for those
+/// before.
 fn film(source: usize, count: usize) -> Vec<Vec<f32>> {
     let films = films().unwrap();
     let learned = films.len() - 3;
@@ -753,8 +754,8 @@ fn film(source: usize, count: usize) -> Vec<Vec<f32>> {
     films[film][from..from + count].to_vec()
 }
 
-/// After every append, every record of the part is at most as far off as is stated, and on average not much less: what is
-/// folded in later changes what was there before, and its error is measured again.
+/// After every append, every record of the part is at most as far off as is stated, and on average not much
+/// less: what is folded in later changes what was there before, and its error is measured again.
 #[test]
 fn stated_errors_hold_after_every_append_and_are_close_to_the_true_ones() {
     type Sequence = fn(usize, usize) -> Vec<Vec<f32>>;
@@ -821,8 +822,8 @@ fn stated_errors_hold_after_every_append_and_are_close_to_the_true_ones() {
     }
 }
 
-/// A part that an older version began has no copies of its records: it is gone on with, and roots of changes add to the errors
-/// that were stated.
+/// A part that an older version began has no copies of its records: it is gone on with, and roots of changes
+/// add to the errors that were stated.
 #[test]
 fn a_part_without_its_records_is_gone_on_with() {
     let home = Home::new();

@@ -1,5 +1,5 @@
-//! Many threads at one store (F20 of the fault matrix in docs/reliability.md): every read is of a moment between
-//! its beginning and its end, and every counted read is counted once.
+//! Many threads at one store (F20 of the fault matrix in docs/reliability.md): every read is of a moment
+//! between its beginning and its end, and every counted read is counted once.
 
 mod common;
 
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 const KEYS: u64 = 12;
 const READERS: u64 = 16;
 
-/// The record of a version of a key: a multiple of a vector that is the key's alone, so that its codes are exact.
+/// The record of a version of a key: a multiple of a vector that is the key's alone, so that its codes are
+/// exact.
 fn record(key: u64, version: u64) -> apcm::Record {
     let scale = (1 << (version % 8)) as f32;
     let mut values = vec![0.0; KEYS as usize];
@@ -120,8 +121,9 @@ fn f20_sixteen_readers_see_only_what_a_writer_had_written() {
     store.flush().unwrap();
     assert_eq!(store.stats().unwrap().reads, counted);
     let counts: u64 = store.iter().unwrap().map(|entry| u64::from(entry.unwrap().count())).sum();
-    // A memory keeps its count when its record is replaced. A reader that looked before a replacement and counts after it
-    // has read what is not there any more: that is one of the total, and of no memory. At most one a reader and write.
+    // A memory keeps its count when its record is replaced. A reader that looked before a replacement and
+    // counts after it has read what is not there any more: that is one of the total, and of no memory. At most
+    // one a reader and write.
     assert!(counts <= counted && counted - counts <= writes * READERS, "{counts} of {counted}");
     store.close().unwrap();
     let store = Store::open(&home.path).unwrap();
@@ -141,7 +143,7 @@ fn many_writers_each_get_their_own_answer() {
     let store = plain_store(&home, (WRITERS * ROUNDS) as u32, KEYS as usize);
     let gone = store.insert(&record(0, 0)).unwrap().id;
     store.remove_id(gone).unwrap();
-    let answers: Vec<(u64, u64, apcm::Put)> = std::thread::scope(|scope| {
+    let answers: Vec<(u64, u64, apcm::Written)> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let store = &store;

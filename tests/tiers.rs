@@ -34,7 +34,8 @@ fn bits(record: &[f32]) -> Vec<u32> {
     record.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Bounds from a little below the codes' own errors to far below, read one by one and all at once, on every device.
+/// Bounds from a little below the codes' own errors to far below, read one by one and all at once, on every
+/// device.
 #[test]
 fn bounds_hold_on_every_device_and_at_every_batch_size_and_lossless_is_to_the_bit() {
     let home = Home::new();
@@ -188,7 +189,8 @@ fn record(seed: u64) -> Record {
 #[test]
 fn over_its_bytes_a_store_drops_residuals_first_least_used_first_and_memories_last() {
     let home = Home::new();
-    // A slot takes 36 bytes (8 of code, 20 about it, 8 beside), a lossless residual of eight wild values about 50 more.
+    // A slot takes 36 bytes (8 of code, 20 about it, 8 beside), a lossless residual of eight wild values about
+    // 50 more.
     let store = budgeted(&home, 500);
     let mut ids = Vec::new();
     for seed in 0..5 {

@@ -30,7 +30,8 @@ impl Dense {
         }
     }
 
-    /// `i = argmax beta` with `beta = -ln((c + 1) / (C + N))`; a row that was never written first, the oldest among equals.
+    /// `i = argmax beta` with `beta = -ln((c + 1) / (C + N))`; a row that was never written first, the oldest
+    /// among equals.
     fn least_used(&self) -> usize {
         if let Some(free) = self.written.iter().position(Option::is_none) {
             return free;
@@ -125,20 +126,23 @@ proptest! {
         let query = vector(&noise(dims, 4_711));
         let alpha = matrix.alpha(&wide(&query));
         let soft = store.read_soft(&query).temperature(1.0).k(slots).not_counted().run().unwrap();
-        prop_assert_eq!(soft.as_ref().map_or(0, |soft| soft.shares.len()), alpha.iter().filter(|&&a| a > 0.0).count());
+        prop_assert_eq!(soft.as_ref().map_or(0, |soft| soft.shares.len()), alpha.iter()
+            .filter(|&&a| a > 0.0).count());
         if let Some(soft) = soft {
             for share in &soft.shares {
                 prop_assert!((f64::from(share.weight) - alpha[share.memory.id.slot as usize]).abs() < 1e-5);
             }
             for (feature, &value) in soft.record.values().iter().enumerate() {
-                let product: f64 = alpha.iter().zip(&matrix.rows).map(|(alpha, row)| alpha * row[feature]).sum();
+                let product: f64 = alpha.iter().zip(&matrix.rows).map(|(alpha, row)| alpha * row[feature])
+                    .sum();
                 prop_assert!((f64::from(value) - product).abs() < 1e-4, "{value} {product}");
             }
         }
         for entry in store.iter().unwrap().map(Result::unwrap) {
             prop_assert_eq!(wide(&entry.record().unwrap()), matrix.rows[entry.id().slot as usize].clone());
         }
-        let counts: Vec<u64> = store.access_frequency().unwrap().memories.iter().map(|memory| memory.count.into()).collect();
+        let counts: Vec<u64> = store.access_frequency().unwrap().memories.iter()
+            .map(|memory| memory.count.into()).collect();
         let written = matrix.written.iter().zip(&matrix.counts).filter(|(written, _)| written.is_some());
         prop_assert_eq!(counts, written.map(|(_, &count)| count).collect::<Vec<_>>());
     }
@@ -213,7 +217,8 @@ fn what_is_blended_are_the_codes() {
     for (blended, mean) in soft.record.values().iter().zip(mean) {
         assert!((blended - mean).abs() < 1e-6);
     }
-    // Through a network too: without one that predicts, decoding is affine, so the blend is that of the records.
+    // Through a network too: without one that predicts, decoding is affine, so the blend is that of the
+    // records.
     let other = Home::new();
     let store = filled(&other);
     let query = images(1_003..1_004).get(0);
@@ -236,8 +241,8 @@ fn what_is_blended_are_the_codes() {
     }
 }
 
-/// The paper's network predicts what a code does not say, and that is not affine: the blend of coordinates is another
-/// record than the blend of records.
+/// The paper's network predicts what a code does not say, and that is not affine: the blend of coordinates is
+/// another record than the blend of records.
 #[test]
 fn coordinates_are_blended_before_the_network_and_not_after_it() {
     let dims = 24;

@@ -25,7 +25,7 @@ pub enum Table {
     Metadata = 6,
     /// What fidelity tiers add to a slot.
     Residuals = 7,
-    /// Length and frontier of each sequence.
+    /// Head of each stream.
     Streams = 8,
     /// No table: a block of a pack.
     Pack = 9,

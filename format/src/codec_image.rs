@@ -74,12 +74,13 @@ pub struct CodecImage {
     pub tensors: Vec<NamedTensor>,
 }
 
-// The image is hashed as a whole and checked as a whole; it is not keyed, because the same image is a file of its
-// own before it becomes part of a store.
+// The image is hashed as a whole and checked as a whole; it is not keyed, because the same image is a file of
+// its own before it becomes part of a store.
 const PLACE: Place = Place { store: StoreUuid([0; 16]), table: Table::Codec, key: 0 };
 
 impl CodecImage {
-    /// An image with a framed configuration and no tensors yet.
+    /// An image with a framed configuration and no tensors yet. A codec of your own fills in the public fields
+    /// instead.
     ///
     /// # Errors
     /// When the configuration is too long.

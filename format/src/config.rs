@@ -15,6 +15,8 @@ pub enum Preset {
     Ordered,
 }
 
+crate::named!(Preset, "a preset", Ordered => "ordered", Paper => "paper");
+
 /// How the kept coordinates become bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, BorrowDecode, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -43,6 +45,8 @@ pub enum WeightPrecision {
     /// Four bytes a weight.
     F32,
 }
+
+crate::named!(WeightPrecision, "a precision of weights", F16 => "f16", F32 => "f32");
 
 /// The configuration of a flow codec.
 #[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]

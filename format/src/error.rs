@@ -1,4 +1,4 @@
-//! What can be wrong with bytes.
+//! Errors of decoding.
 
 use std::fmt;
 
@@ -61,7 +61,7 @@ pub enum DecodeError {
     Malformed {
         /// What was being read.
         what: &'static str,
-        /// What the payload's own decoder said.
+        /// The payload decoder's message.
         cause: String,
     },
 }

@@ -34,35 +34,61 @@ pub trait Framed: Encode + for<'de> BorrowDecode<'de, Depth> {
     const WHAT: &'static str;
 }
 
-/// bincode counts every integer against its limit as if it took all of its eight bytes, and a length beside it, so
-/// the limit is a multiple of the payload's, which the frame has bounded already.
+/// bincode counts every integer against its limit as if it took all of its eight bytes, and a length beside it,
+/// so the limit is a multiple of the payload's, which the frame has bounded already.
 const CLAIMS_MAX: usize = 16 * METADATA_LEN_MAX;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<CLAIMS_MAX>> =
     bincode::config::standard().with_limit::<CLAIMS_MAX>();
 
+/// A value in its frame, encoded once: [`seal`](Self::seal) adds the checksum of a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameBody(Vec<u8>);
+
+impl FrameBody {
+    /// Encodes a value.
+    ///
+    /// # Errors
+    /// [`Limit`](DecodeError::Limit) when the payload is longer than [`METADATA_LEN_MAX`], and every error of
+    /// [`open`]: a value that could not be read back is not written.
+    pub fn of<T: Framed>(value: &T) -> Result<Self, DecodeError> {
+        let payload = bincode::encode_to_vec(value, CONFIG)
+            .map_err(|cause| DecodeError::Malformed { what: T::WHAT, cause: cause.to_string() })?;
+        if payload.len() > METADATA_LEN_MAX {
+            return Err(DecodeError::Limit {
+                what: T::WHAT,
+                found: payload.len() as u64,
+                max: METADATA_LEN_MAX as u64,
+            });
+        }
+        decode_payload::<T>(&payload)?;
+        let mut out = Vec::with_capacity(payload.len().saturating_add(OVERHEAD));
+        out.extend_from_slice(&[T::KIND, T::SCHEMA, 0, 0]);
+        out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        out.extend_from_slice(&payload);
+        Ok(Self(out))
+    }
+
+    /// Bytes of the sealed frame.
+    pub fn sealed_len(&self) -> usize {
+        self.0.len().saturating_add(4)
+    }
+
+    /// The frame for a place, with its checksum.
+    pub fn seal(&self, place: Place) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.sealed_len());
+        out.extend_from_slice(&self.0);
+        out.extend_from_slice(&place.crc(&[&self.0]).to_le_bytes());
+        out
+    }
+}
+
 /// Frames a value for its place.
 ///
 /// # Errors
-/// [`Limit`](DecodeError::Limit) when the payload is longer than [`METADATA_LEN_MAX`], and whatever [`open`] would say
-/// of it: what cannot be read back is not written.
+/// As [`FrameBody::of`].
 pub fn seal<T: Framed>(value: &T, place: Place) -> Result<Vec<u8>, DecodeError> {
-    let payload = bincode::encode_to_vec(value, CONFIG)
-        .map_err(|cause| DecodeError::Malformed { what: T::WHAT, cause: cause.to_string() })?;
-    if payload.len() > METADATA_LEN_MAX {
-        return Err(DecodeError::Limit {
-            what: T::WHAT,
-            found: payload.len() as u64,
-            max: METADATA_LEN_MAX as u64,
-        });
-    }
-    decode_payload::<T>(&payload)?;
-    let mut out = Vec::with_capacity(payload.len().saturating_add(OVERHEAD));
-    out.extend_from_slice(&[T::KIND, T::SCHEMA, 0, 0]);
-    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    out.extend_from_slice(&payload);
-    out.extend_from_slice(&place.crc(&[&out]).to_le_bytes());
-    Ok(out)
+    Ok(FrameBody::of(value)?.seal(place))
 }
 
 /// Opens what [`seal`] made for the same place.

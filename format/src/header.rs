@@ -1,4 +1,4 @@
-//! What a store is: 128 bytes that are written when it is created, and again when its policy changes.
+//! The store header: 128 bytes, written at creation and again when the policy changes.
 
 use crate::preamble::{Preamble, capacity, sealed, search_dims};
 use crate::{DecodeError, Fingerprint, Policy, RecordShape, StoreUuid};
@@ -19,7 +19,41 @@ pub struct Features {
     pub incompatible: u64,
 }
 
+/// Names of feature bits, those of later versions included: a refusal says which feature it is about.
+const INCOMPATIBLE_NAMES: [(u32, &str); 9] = [
+    (0, "slot records of layout 2 (a feature of format 1.1)"),
+    (1, "residual forms beyond bounded and lossless (a feature of format 1.1)"),
+    (2, "a codec outside the file (a feature of format 1.1)"),
+    (3, "memories without a vector (a feature of format 1.1)"),
+    (4, "metadata values of bytes (a feature of format 1.1)"),
+    (5, "items of several slots (a feature of format 1.1)"),
+    (6, "records shorter than the shape (a feature of format 1.1)"),
+    (7, "quantized stream states (a feature of format 1.1)"),
+    (32, "encrypted values (a feature of a later format)"),
+];
+const READ_ONLY_COMPATIBLE_NAMES: [(u32, &str); 1] =
+    [(0, "an index on metadata fields (a feature of format 1.1; the store may be opened for reading)")];
+
+/// The name of the lowest unknown bit.
+fn name_of(unknown: u64, names: &[(u32, &'static str)], otherwise: &'static str) -> &'static str {
+    let lowest = unknown.trailing_zeros();
+    names.iter().find(|(bit, _)| *bit == lowest).map_or(otherwise, |(_, name)| name)
+}
+
 impl Features {
+    /// The name of the lowest feature that this version cannot read; none if it can read the file.
+    pub fn unreadable(&self) -> Option<&'static str> {
+        let unknown = self.incompatible & !Self::INCOMPATIBLE_KNOWN;
+        (unknown != 0).then(|| name_of(unknown, &INCOMPATIBLE_NAMES, "a feature of this store"))
+    }
+
+    /// The name of the lowest feature that this version would break by writing; none if it may write.
+    pub fn unwritable(&self) -> Option<&'static str> {
+        let unknown = self.read_only_compatible & !Self::READ_ONLY_COMPATIBLE_KNOWN;
+        let otherwise = "a feature of this store (it may be opened for reading)";
+        (unknown != 0).then(|| name_of(unknown, &READ_ONLY_COMPATIBLE_NAMES, otherwise))
+    }
+
     /// Bits of `read_only_compatible` this version writes correctly.
     pub const READ_ONLY_COMPATIBLE_KNOWN: u64 = 0;
     /// Bits of `incompatible` this version understands.
@@ -27,7 +61,7 @@ impl Features {
 
     /// Whether this version may write to a store with these features.
     pub fn writable(&self) -> bool {
-        self.read_only_compatible & !Self::READ_ONLY_COMPATIBLE_KNOWN == 0
+        self.unwritable().is_none()
     }
 }
 
@@ -40,6 +74,8 @@ pub enum Similarity {
     /// Approximates the cosine about the mean of the training data: better when all records share a large mean.
     CentredCosine,
 }
+
+crate::named!(Similarity, "a similarity", Cosine => "cosine", CentredCosine => "centred-cosine");
 
 impl Similarity {
     /// As headers keep it.
@@ -70,7 +106,7 @@ pub struct StoreHeader {
     pub features: Features,
     /// How many slots.
     pub capacity: u32,
-    /// Who makes room: the one thing here that may change later.
+    /// The eviction policy: the one field that may change later.
     pub policy: Policy,
     /// What cosine compares.
     pub similarity: Similarity,
@@ -118,9 +154,9 @@ impl StoreHeader {
             read_only_compatible: reader.u64()?,
             incompatible: reader.u64()?,
         };
-        if features.incompatible & !Features::INCOMPATIBLE_KNOWN != 0 {
+        if let Some(what) = features.unreadable() {
             return Err(DecodeError::TooNew {
-                what: "a feature of this store",
+                what,
                 found: features.incompatible,
                 known: Features::INCOMPATIBLE_KNOWN,
             });

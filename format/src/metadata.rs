@@ -1,4 +1,4 @@
-//! What a user attaches to a memory: JSON-like values under short names, and an optional key.
+//! Metadata of a memory: JSON-like values under short names, and an optional key.
 
 use crate::frame::{Depth, Framed};
 use crate::limits::{FIELD_NAME_LEN_MAX, KEY_LEN_MAX};

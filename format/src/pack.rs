@@ -98,7 +98,7 @@ pub struct PackLayout {
     pub vectors: Range<u64>,
     /// What the slots hold.
     pub memories: Range<u64>,
-    /// Whose each key is.
+    /// The row of each key.
     pub keys: Range<u64>,
     /// CRCs of all blocks before.
     pub blocks: Range<u64>,
@@ -212,8 +212,8 @@ impl PackHeader {
     /// Reads a header.
     ///
     /// # Errors
-    /// [`Magic`](DecodeError::Magic) when the bytes are something else, [`TooNew`](DecodeError::TooNew) for a newer major
-    /// version or unknown incompatible features, and the other variants for damage.
+    /// [`Magic`](DecodeError::Magic) when the bytes are something else, [`TooNew`](DecodeError::TooNew) for a
+    /// newer major version or unknown incompatible features, and the other variants for damage.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = PREAMBLE.fields(bytes, HEADER_LEN)?;
         let invalid = |what, found: u64| Err(DecodeError::Invalid { what, found });
@@ -284,7 +284,7 @@ impl PackHeader {
     }
 }
 
-/// What is known of a memory without looking at it, and where it is.
+/// A memory's summary, and where its values are.
 ///
 /// ```text
 /// 0   where it begins, from the beginning of the memories; 8 bytes

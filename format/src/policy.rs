@@ -1,21 +1,22 @@
-//! Who makes room in a full store.
+//! Which memory a full store evicts.
 
 use crate::DecodeError;
 
-/// Who makes room in a full store. All of them are exact and deterministic, and break ties by age: the oldest leaves.
+/// Which memory a full store evicts. All of them are exact and deterministic, and break ties by age: the oldest
+/// leaves.
 ///
-/// A *use* is a counted read; writing a memory counts as one for [`Lru`](Self::Lru) and [`LfuAged`](Self::LfuAged), so that
-/// a newcomer is not the next to go.
+/// A *use* is a counted read; writing a memory counts as one for [`Lru`](Self::Lru) and
+/// [`LfuAged`](Self::LfuAged), so that a newcomer is not the next to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Policy {
-    /// Least frequently used, the ApCM paper's rule: right where what is wanted stays the same. A newcomer has no reads,
-    /// so what nobody reads soon is the next to go, and what was read often once stays.
+    /// Least frequently used, the ApCM paper's rule: right where what is wanted stays the same. A newcomer has
+    /// no reads, so a memory that is not read soon is evicted next, and one that was read often long ago stays.
     #[default]
     Lfu,
-    /// Least frequently used, where a use weighs half as much as one that came `half_life` uses later: right where what is
-    /// wanted changes slowly. A few times the capacity is a good half-life; a short one approaches [`Lru`](Self::Lru), a
-    /// long one [`Lfu`](Self::Lfu).
+    /// Least frequently used, where a use weighs half as much as one that came `half_life` uses later: right
+    /// where what is wanted changes slowly. A few times the capacity is a good half-life; a short one
+    /// approaches [`Lru`](Self::Lru), a long one [`Lfu`](Self::Lfu).
     LfuAged {
         /// Uses of the whole store, reads and writes, after which one weighs half; at least 1.
         half_life: u32,

@@ -1,4 +1,4 @@
-//! What the headers of stores and packs have in common: how they begin and end, and what both say of a store.
+//! The common parts of the headers of stores and packs.
 
 use crate::bytes::{Reader, split_crc};
 use crate::limits::CAPACITY_MAX;
@@ -32,7 +32,8 @@ impl Preamble {
             return Err(DecodeError::Magic { what: self.file });
         };
         let mut reader = Reader::new(self.what, rest);
-        // The version is looked at before the checksum: a newer version may lay out, and check, the rest differently.
+        // The version is looked at before the checksum: a newer version may lay out, and check, the rest
+        // differently.
         let major = reader.u16()?;
         if major > self.major {
             let (found, known) = (major.into(), self.major.into());

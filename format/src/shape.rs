@@ -4,7 +4,8 @@ use crate::DecodeError;
 use crate::limits::{RANK_MAX, RECORD_VALUES_MAX};
 use std::fmt;
 
-/// How a record's values are arranged: `[dim]`, `[tokens, features]`, `[height, width]`, `[channels, height, width]`.
+/// How a record's values are arranged: `[dim]`, `[tokens, features]`, `[height, width]`,
+/// `[channels, height, width]`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordShape {
     dims: [u32; RANK_MAX],
@@ -85,5 +86,12 @@ impl fmt::Display for RecordShape {
 impl fmt::Debug for RecordShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RecordShape{:?}", self.dims())
+    }
+}
+
+/// As its axes.
+impl serde::Serialize for RecordShape {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.dims())
     }
 }

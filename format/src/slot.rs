@@ -1,4 +1,4 @@
-//! What a slot keeps: the code, and 20 to 24 bytes about it.
+//! Slot records: a code and 20 to 24 bytes of header.
 //!
 //! ```text
 //! 0       version << 4 | kind
@@ -31,8 +31,8 @@ const VERSION: u8 = 1;
 pub struct StoredReal(u16);
 
 impl StoredReal {
-    /// The smallest stored value that is at least `value`; negative numbers become 0, NaN becomes infinity: an error
-    /// that is not known must not look like none.
+    /// The smallest stored value that is at least `value`; negative numbers become 0, NaN becomes infinity: an
+    /// error that is not known must not look like none.
     pub fn at_least(value: f32) -> Self {
         if value.is_nan() {
             return Self(0x7f80);
@@ -124,7 +124,7 @@ pub struct SlotRecord<'a> {
 }
 
 impl<'a> SlotRecord<'a> {
-    /// The record as its code alone gives it: with the error that has, infinite where nobody knows it.
+    /// The record without its residual: with the error of the code alone, infinite where it is unknown.
     #[must_use]
     pub fn without_residual(mut self, error: Option<StoredReal>) -> Self {
         self.flags.residual = false;
@@ -142,7 +142,7 @@ impl<'a> SlotRecord<'a> {
         Ok(out)
     }
 
-    /// As [`encode`](Self::encode), in place of what `out` holds.
+    /// As [`encode`](Self::encode), replacing the contents of `out`.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -183,8 +183,8 @@ impl<'a> SlotRecord<'a> {
     /// Reads what [`encode`](Self::encode) wrote for the same place.
     ///
     /// # Errors
-    /// [`Checksum`](DecodeError::Checksum) for damage or a record of another slot, [`TooNew`](DecodeError::TooNew)
-    /// for a later layout, and the other variants for impossible fields.
+    /// [`Checksum`](DecodeError::Checksum) for damage or a record of another slot,
+    /// [`TooNew`](DecodeError::TooNew) for a later layout, and the other variants for impossible fields.
     pub fn decode(bytes: &'a [u8], place: Place) -> Result<Self, DecodeError> {
         let body = place.body(WHAT, bytes)?;
         let mut reader = Reader::new(WHAT, body);

@@ -12,7 +12,7 @@ pub struct StoreState {
     pub reads: u64,
     /// Memories that left because the store was full.
     pub evictions: u64,
-    /// Those among them that nobody had ever read.
+    /// Evictions of memories that were never read.
     pub evictions_never_read: u64,
     /// Residuals that left because the store was over its byte budget.
     pub residuals_dropped: u64,
@@ -26,7 +26,7 @@ impl Framed for StoreState {
     const WHAT: &'static str = "the store's state";
 }
 
-/// How far a dataset has been ingested; committed with the batch it describes.
+/// The progress of an ingest; committed with the batch it describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, BorrowDecode)]
 pub struct IngestPosition {
     /// The first record that is not in the store yet.
@@ -43,7 +43,8 @@ impl Framed for IngestPosition {
     const WHAT: &'static str = "an ingest position";
 }
 
-/// Digests of what was ingested up to a position. They tell two datasets apart that have the same name, count and length.
+/// Digests of what was ingested up to a position. They tell two datasets apart that have the same name, count
+/// and length.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, BorrowDecode)]
 pub struct IngestSource {
     /// The position that this speaks of. A program that does not know of sources moves the position alone.

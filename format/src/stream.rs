@@ -1,6 +1,7 @@
-//! Streams: what a slot holds for a part of one, and what is kept to append to it.
+//! Streams: the part that a slot holds, and the head that appending needs.
 //!
-//! A *part* is as many records, one after the other, as a sweeper tree folds into one state. In its slot, in place of a code:
+//! A *part* is as many records, one after the other, as a sweeper tree folds into one state. In its slot, in
+//! place of a code:
 //!
 //! ```text
 //! 0       version << 4
@@ -9,16 +10,17 @@
 //! ..+4    length of the state, then the state: f32 each
 //! ..      measured error of each record in this state: upper half of an f32, rounded up
 //! ```
-//! The slot's metadata name the part by a key ([`part_key`]), so what leads to a part is what leads to any memory, under the
-//! same checks. The *head* of a stream is a row of its own: the full subtrees of the part under way.
+//! The slot's metadata name the part by a key ([`part_key`]), so what leads to a part is what leads to any
+//! memory, under the same checks. The *head* of a stream is a row of its own: the full subtrees of the part
+//! under way.
 //!
 //! ```text
 //! 0       version << 4: 1, or 2 where there are originals
 //! 1..9    first record of the part under way
 //! 9..17   number of records of the whole stream, ever
 //! 17..21  number of states, then for each: length, then f32 each
-//! ..      version 2: number of records, values of each; then for each how far off its copy is and what the copy is multiplied
-//!         by, upper halves of f32, and its values, f16 each
+//! ..      version 2: number of records, values of each; then for each how far off its copy is and what the
+//!         copy is multiplied by, upper halves of f32, and its values, f16 each
 //! last 4  CRC-32, keyed by (store, streams, name)
 //! ```
 
@@ -29,8 +31,8 @@ use crate::{DecodeError, Place, StoredReal};
 const PART: &str = "a part of a stream";
 const HEAD: &str = "the head of a stream";
 const VERSION: u8 = 1;
-/// Of heads that hold the records of the part under way. A program that does not know it takes such a head for lost, and begins
-/// a part of its own, rather than go on with errors that it does not measure.
+/// Of heads that hold the records of the part under way. A program that does not know it takes such a head for
+/// lost, and begins a part of its own, rather than go on with errors that it does not measure.
 const VERSION_WITH_ORIGINALS: u8 = 2;
 
 /// What keys of parts begin with; no user's key does.
@@ -41,7 +43,7 @@ pub fn part_key(name: &str, first: u64) -> Vec<u8> {
     [&part_keys(name), first.to_be_bytes().as_slice()].concat()
 }
 
-/// What all keys of a stream's parts begin with.
+/// Prefix of the keys of a stream's parts.
 pub fn part_keys(name: &str) -> Vec<u8> {
     let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
     [PART_KEY_PREFIX, &[len], name.as_bytes()].concat()
@@ -60,7 +62,7 @@ pub fn part_of_key(key: &[u8]) -> Option<(&str, u64)> {
 pub struct StreamPart {
     /// Mean of its records' search vectors.
     pub search: Vec<f32>,
-    /// What the sweeper tree folded its records into.
+    /// The state that the sweeper tree folded its records into.
     pub state: Vec<f32>,
     /// Mean squared error per element of each record, measured in this state.
     pub errors: Vec<StoredReal>,
@@ -76,8 +78,8 @@ impl StreamPart {
     /// Lays the part out.
     ///
     /// # Errors
-    /// [`Limit`](DecodeError::Limit) when it is too large for a slot, [`Invalid`](DecodeError::Invalid) for numbers that are not
-    /// finite, which could not be read again.
+    /// [`Limit`](DecodeError::Limit) when it is too large for a slot, [`Invalid`](DecodeError::Invalid) for
+    /// numbers that are not finite, which could not be read again.
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
         finite(PART, &self.search)?;
         finite(PART, &self.state)?;
@@ -133,7 +135,7 @@ impl StreamPart {
     }
 }
 
-/// What is kept of a stream to append to it.
+/// The head of a stream.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StreamHead {
     /// The first record of the part under way.
@@ -142,8 +144,8 @@ pub struct StreamHead {
     pub len: u64,
     /// The full subtrees of that part, from the lowest level.
     pub states: Vec<Vec<f32>>,
-    /// Its records, nearly: what the error of each is measured against as long as the part is appended to. None in heads that
-    /// older versions wrote.
+    /// Its records, nearly: what the error of each is measured against as long as the part is appended to. None
+    /// in heads that older versions wrote.
     pub originals: Vec<Original>,
 }
 
@@ -152,7 +154,7 @@ pub struct StreamHead {
 pub struct Original {
     /// Root of the mean squared difference from the record, rounded up.
     pub off: StoredReal,
-    /// What the values are multiplied by.
+    /// The factor of the values.
     pub scale: StoredReal,
     /// Bits of half-precision floats in `[-1, 1]`.
     pub values: Vec<u16>,

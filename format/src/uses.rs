@@ -1,4 +1,4 @@
-//! What the policy keeps of each slot's uses, apart from the codes so that a flush rewrites little.
+//! Words of the policy for each slot's uses, apart from the codes so that a flush rewrites little.
 
 use crate::bytes::Reader;
 use crate::limits::USES_PER_CHUNK;

@@ -1,4 +1,5 @@
-//! Every impossible field, under a checksum that is right: each is an error that says what it is, with the numbers.
+//! Every impossible field, under a checksum that is right: each is an error that says what it is, with the
+//! numbers.
 
 use apcm_format::{
     CodecImage, CounterChunk, DecodeError, ElementType, Features, Fingerprint, FlowConfig, MemoryId,

@@ -66,11 +66,13 @@ proptest! {
     }
 
     #[test]
-    fn every_flipped_bit_of_a_slot_record_is_noticed(code in vec(any::<u8>(), 0..40), bit in any::<prop::sample::Index>()) {
+    fn every_flipped_bit_of_a_slot_record_is_noticed(code in vec(any::<u8>(), 0..40),
+        bit in any::<prop::sample::Index>()) {
         let place = Place::numbered(StoreUuid([3; 16]), Table::Slots, 9);
         let mut bytes = SlotRecord {
             kind: SlotKind::Record, flags: SlotFlags::default(), seq: 5, written_at: 6, expires_at: None,
-            last_access: None, policy_word: None, error: StoredReal::at_least(0.1), norm: StoredReal::at_least(2.0),
+            last_access: None, policy_word: None, error: StoredReal::at_least(0.1),
+                norm: StoredReal::at_least(2.0),
             code: &code,
         }.encode(place).unwrap();
         let bit = bit.index(bytes.len() * 8);
@@ -135,12 +137,14 @@ proptest! {
 
     #[test]
     fn stream_part(
-        search in vec(-1e30_f32..1e30, 0..20), state in vec(-1e30_f32..1e30, 0..40), errors in vec(0.0_f32..1e9, 1..70),
+        search in vec(-1e30_f32..1e30, 0..20), state in vec(-1e30_f32..1e30, 0..40),
+            errors in vec(0.0_f32..1e9, 1..70),
     ) {
         let errors = errors.into_iter().map(StoredReal::at_least).collect();
         let part = StreamPart { search, state, errors };
         let bytes = part.encode().unwrap();
-        prop_assert_eq!(bytes.len(), StreamPart::encoded_len(part.search.len(), part.state.len(), part.errors.len()));
+        prop_assert_eq!(bytes.len(), StreamPart::encoded_len(part.search.len(), part.state.len(),
+            part.errors.len()));
         prop_assert_eq!(StreamPart::decode(&bytes).unwrap(), part.clone());
         for len in 0..bytes.len() {
             prop_assert!(StreamPart::decode(&bytes[..len]).is_err());
@@ -154,11 +158,13 @@ proptest! {
 
     #[test]
     fn stream_head(
-        place in place(), other in place(), first: u64, more: u32, states in vec(vec(-1e30_f32..1e30, 0..9), 0..9),
+        place in place(), other in place(), first: u64, more: u32, states in vec(vec(-1e30_f32..1e30,
+            0..9), 0..9),
         bit in any::<prop::sample::Index>(),
     ) {
         let originals = (0..more % 4)
-            .map(|i| Original { off: StoredReal::at_least(0.25), scale: StoredReal::at_least(i as f32), values: vec![i as u16 + 7; more as usize % 5] })
+            .map(|i| Original { off: StoredReal::at_least(0.25), scale: StoredReal::at_least(i as f32),
+                values: vec![i as u16 + 7; more as usize % 5] })
             .collect();
         let head = StreamHead { first, len: first.saturating_add(more.into()), states, originals };
         let mut bytes = head.encode(place);

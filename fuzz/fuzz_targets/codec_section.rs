@@ -1,5 +1,5 @@
-//! A codec from hostile bytes is an error, or a codec that codes and decodes within bounds, whatever its weights and
-//! tables say.
+//! A codec from hostile bytes is an error, or a codec that codes and decodes within bounds, whatever its
+//! weights and tables say.
 #![no_main]
 
 use apcm::{Codec, Device, Records, Similarity, StoredCode};

@@ -1,4 +1,5 @@
-//! Any bytes are a chunk of counts, and one of uses, or an error; a chunk that is read writes the bytes it was read from.
+//! Any bytes are a chunk of counts, and one of uses, or an error; a chunk that is read writes the bytes it was
+//! read from.
 #![no_main]
 
 use apcm_format::{CounterChunk, Place, StoreUuid, Table, UseChunk};

@@ -1,4 +1,5 @@
-//! Any payload is a value or an error, in little memory and without deep recursion; a value survives another trip.
+//! Any payload is a value or an error, in little memory and without deep recursion; a value survives another
+//! trip.
 #![no_main]
 
 use apcm_format::frame::{self, Framed};

@@ -1,4 +1,5 @@
-//! Any bytes under the name of an idx file are a dataset or an error, and what is read has the shape that was said.
+//! Any bytes under the name of an idx file are a dataset or an error, and what is read has the shape that was
+//! said.
 #![no_main]
 
 use apcm::ingest::Dataset;

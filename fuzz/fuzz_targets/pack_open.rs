@@ -1,5 +1,5 @@
-//! A pack with any bytes changed opens or is refused; what it then gives is right or an error. With its checksums made
-//! right again it may say anything, and nothing ends the program.
+//! A pack with any bytes changed opens or is refused; what it then gives is right or an error. With its
+//! checksums made right again it may say anything, and nothing ends the program.
 #![no_main]
 
 use apcm::{Error, Pack, Record, Scan};

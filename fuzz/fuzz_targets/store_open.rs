@@ -1,5 +1,5 @@
-//! A store file with any bytes changed opens or is refused; what it then gives is right or an error. redb's own panics
-//! are caught by the store, and are let pass here too; any other ends the run.
+//! A store file with any bytes changed opens or is refused; what it then gives is right or an error. redb's own
+//! panics are caught by the store, and are let pass here too; any other ends the run.
 #![no_main]
 
 #[allow(dead_code, reason = "the tests use the rest")]

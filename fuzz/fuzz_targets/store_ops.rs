@@ -1,5 +1,5 @@
-//! Any operations do to a store what they do to its model, and when the power fails at any write, what is found is what
-//! was promised or what was under way.
+//! Any operations do to a store what they do to its model, and when the power fails at any write, what is found
+//! is what was promised or what was under way.
 #![no_main]
 
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -44,7 +44,8 @@ fn uncounted(memories: BTreeMap<u32, Memory>) -> BTreeMap<u32, Memory> {
     memories.into_iter().map(|(slot, memory)| (slot, Memory { count: 0, ..memory })).collect()
 }
 
-/// The input: where the power fails and what arrives, which also says the policy, then operations of two bytes each.
+/// The input: where the power fails and what arrives, which also says the policy, then operations of two bytes
+/// each.
 fuzz_target!(|data: &[u8]| {
     let [a, b, fate, rest @ ..] = data else { return };
     let disk = Disk::new();

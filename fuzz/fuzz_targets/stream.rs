@@ -1,5 +1,5 @@
-//! Any bytes are a part of a stream, a head, or an error; one that is read writes the bytes it was read from. A key is a part's
-//! or is not.
+//! Any bytes are a part of a stream, a head, or an error; one that is read writes the bytes it was read from. A
+//! key is a part's or is not.
 #![no_main]
 
 use apcm_format::{Place, StoreUuid, StreamHead, StreamPart, stream};

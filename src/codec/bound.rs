@@ -1,16 +1,15 @@
 //! How little a Gaussian source with these records' covariance can lose.
 
-use super::column_means;
-use super::flow::principal_axes::PrincipalAxes;
+use super::principal_axes::PrincipalAxes;
 use super::quantizer::water::{left, rate, water_level};
 use crate::error::Result;
-use crate::record::Records;
+use crate::record::{Records, column_means};
 
-/// The Gaussian rate-distortion function: axes from training records, variances along them from held-out ones, so that
-/// nothing is fitted to what is judged.
+/// The Gaussian rate-distortion function: axes from training records, variances along them from held-out ones,
+/// so that nothing is fitted to what is judged.
 ///
-/// A codec that uses second-order statistics alone cannot lose less; one that does is using more. (Cover and Thomas,
-/// section 10.3.3.)
+/// A codec that uses second-order statistics alone cannot lose less; one that does is using more. (Cover and
+/// Thomas, section 10.3.3.)
 #[derive(Debug, Clone)]
 pub struct GaussianBound {
     variances: Vec<f64>,

@@ -6,9 +6,10 @@ use std::str::FromStr;
 
 /// A computing device, chosen at run time among those compiled in.
 ///
-/// Devices differ in the low bits of what they compute: reconstructions, and the query of a search, so that near ties
-/// may swap. Codes, once written, decode to the same integers everywhere.
+/// Devices differ in the low bits of what they compute: reconstructions, and the query of a search, so that
+/// near ties may swap. Codes, once written, decode to the same integers everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
 pub enum Device {
     /// burn's `flex` backend: all cores, SIMD. Always there.
     #[default]
@@ -66,8 +67,8 @@ impl Device {
     }
 }
 
-/// burn looks for an adapter when a device is first used and panics where there is none: asked here, once, so that
-/// a machine without a GPU gets an error.
+/// burn looks for an adapter when a device is first used and panics where there is none: asked here, once, so
+/// that a machine without a GPU gets an error.
 #[cfg(feature = "wgpu")]
 fn open_wgpu() -> Result<burn::tensor::Device> {
     use burn::tensor::{Device as BurnDevice, DeviceKind, Tensor};

@@ -1,6 +1,6 @@
 //! A codec without a network: keeps the first values of a record as they are.
 //!
-//! For tests, fuzzing and examples, and for those who want the store and not the compression.
+//! For tests, fuzzing and examples, and for stores without compression.
 
 use super::{Codec, CodecInfo, Encoded, StoredCode, error_and_norm};
 use crate::error::{Error, Result};
@@ -20,7 +20,8 @@ impl PlainCodec {
     /// A codec for records with these axes that keeps their first `kept` values.
     ///
     /// # Errors
-    /// [`Argument`](Error::Argument) for an impossible shape, or when more is kept than a record has or a code may hold.
+    /// [`Argument`](Error::Argument) for an impossible shape, or when more is kept than a record has or a code
+    /// may hold.
     pub fn new(dims: &[usize], kept: usize) -> Result<Self> {
         let shape = Records::with_dims(dims)?.shape();
         let most = shape.values().min(limits::CODE_LEN_MAX / 4);

@@ -1,8 +1,9 @@
 //! Dot products, in code that the compiler turns into vector instructions of the machine it runs on.
 //!
-//! `pulp` looks at run time for what the machine has; there is no instruction written by hand. Products of `f32` are
-//! summed in one order everywhere, and never with a fused multiply-add, which rounds differently where a machine has
-//! it: a ranking is the same on every machine and by every path. Sums of integers are exact in any order.
+//! `pulp` looks at run time for what the machine has; there is no instruction written by hand. Products of
+//! `f32` are summed in one order everywhere, and never with a fused multiply-add, which rounds differently
+//! where a machine has it: a ranking is the same on every machine and by every path. Sums of integers are exact
+//! in any order.
 
 use pulp::Arch;
 use std::hint::black_box;
@@ -31,9 +32,9 @@ fn dot_inline(a: &[f32], b: &[f32]) -> f32 {
 
 /// Most that [`dot`] of two vectors of length 1 can be from their true product, by rounding alone.
 ///
-/// Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: a sum of `n` products in any order is off by at
-/// most `n u / (1 - n u)` times the sum of their magnitudes, which Cauchy and Schwarz bound by 1. Doubled, because the
-/// lengths are rounded too.
+/// Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: a sum of `n` products in any order is
+/// off by at most `n u / (1 - n u)` times the sum of their magnitudes, which Cauchy and Schwarz bound by 1.
+/// Doubled, because the lengths are rounded too.
 pub(super) fn rounding(dims: usize) -> f32 {
     let n = dims as f32 + 8.0;
     2.0 * n * (f32::EPSILON / 2.0)
@@ -46,9 +47,10 @@ pub(super) fn up(value: f64) -> f32 {
 
 /// Reads one value of every cache line, so that what follows finds all of them near.
 ///
-/// A loop that does nothing else has as many reads under way as the machine allows; one that multiplies has few, because
-/// each row fills the window of instructions. Measured on a virtual machine whose prefetcher does little: a million rows of
-/// 64 integers in 6.3 ms instead of 14.7. In memory that is near already it costs a third.
+/// A loop that does nothing else has as many reads under way as the machine allows; one that multiplies has
+/// few, because each row fills the window of instructions. Measured on a virtual machine whose prefetcher does
+/// little: a million rows of 64 integers in 6.3 ms instead of 14.7. In memory that is near already it costs a
+/// third.
 pub(super) fn touch<T: Copy>(values: &[T], bits: impl Fn(T) -> u32 + Copy) {
     let line = 64 / size_of::<T>();
     let mixed = Arch::new().dispatch(|| {
@@ -97,8 +99,8 @@ pub(super) fn dots(query: &[f32], rows: &[f32], out: &mut [f32]) {
     });
 }
 
-/// Dot products of a query `[dims]` with rows `[rows, dims]` of small integers. The caller sees to it that no sum
-/// leaves `i32`.
+/// Dot products of a query `[dims]` with rows `[rows, dims]` of small integers. The caller sees to it that no
+/// sum leaves `i32`.
 pub(super) fn integer_dots(query: &[i16], rows: &[i8], out: &mut [i32]) {
     Arch::new().dispatch(|| {
         for (out, row) in out.iter_mut().zip(rows.chunks_exact(query.len())) {

@@ -9,8 +9,8 @@ use std::num::NonZeroU32;
 /// Largest magnitude of a row's integers.
 const INTEGER_MAX: f32 = 127.0;
 
-/// Search vectors of the slots that have one, each of length 1, row by row without gaps: a slot that is emptied leaves its
-/// row to the next that is filled.
+/// Search vectors of the slots that have one, each of length 1, row by row without gaps: a slot that is emptied
+/// leaves its row to the next that is filled.
 #[derive(Debug, Clone)]
 pub(crate) struct ScanMatrix {
     dims: usize,
@@ -190,8 +190,8 @@ fn round(row: &[f32], integers: &mut [i8]) -> (f32, f32) {
     (scale, kernel::up(kernel::squares(left).sqrt()))
 }
 
-/// A query as integers, in steps small enough to lose next to nothing and large enough that no sum with a row of
-/// integers leaves 32 bits.
+/// A query as integers, in steps small enough to lose next to nothing and large enough that no sum with a row
+/// of integers leaves 32 bits.
 #[derive(Debug)]
 pub(super) struct IntegerQuery {
     pub(super) integers: Vec<i16>,
@@ -207,8 +207,8 @@ impl IntegerQuery {
     pub(super) fn of(query: &[f32]) -> Self {
         let largest = query.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
         let sum: f64 = query.iter().map(|value| f64::from(value.abs())).sum();
-        // With integers of at most `most`, 127 times the sum of their magnitudes stays below 2^31; half a step each is
-        // what rounding adds.
+        // With integers of at most `most`, 127 times the sum of their magnitudes stays below 2^31; half a step
+        // each is what rounding adds.
         let budget = (f64::from(i32::MAX) / f64::from(INTEGER_MAX) - query.len() as f64).max(1.0);
         let most = (budget * f64::from(largest) / sum.max(f64::MIN_POSITIVE)).min(f64::from(i16::MAX));
         let scale = if largest > 0.0 { (f64::from(largest) / most) as f32 } else { 0.0 };
@@ -236,7 +236,8 @@ mod tests {
         /// What the bounds rest on: the integers are within their stated distance, and no sum leaves 32 bits.
         #[test]
         fn integers_are_as_near_as_they_say(
-            values in prop::collection::vec(-1.0_f32..1.0, 1..80), sharp in any::<bool>(), repeat in 1_usize..60,
+            values in prop::collection::vec(-1.0_f32..1.0, 1..80), sharp in any::<bool>(),
+                repeat in 1_usize..60,
         ) {
             let mut row = values.repeat(repeat);
             if sharp {

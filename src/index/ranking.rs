@@ -25,7 +25,7 @@ impl PartialOrd for Ranked {
     }
 }
 
-/// Keeps the best `k` of what it is shown, above a floor that who shows it knows too.
+/// Keeps the best `k` of the rows it is shown, above a floor that the caller knows too.
 #[derive(Debug)]
 pub(super) struct Best {
     k: usize,
@@ -50,7 +50,8 @@ impl Best {
 
     /// What must be reached to be among the best: the floor, until there are `k`.
     ///
-    /// Similarities are clamped to -1, and sums may lie below it by rounding: a threshold of -1 is one that every sum reaches.
+    /// Similarities are clamped to -1, and sums may lie below it by rounding: a threshold of -1 is one that
+    /// every sum reaches.
     pub(super) fn threshold(&self) -> f32 {
         let threshold = match self.heap.peek() {
             Some(worst) if self.heap.len() == self.k => worst.0.similarity.max(self.floor),

@@ -1,10 +1,11 @@
 //! Ways over the matrix that give the same answer: all rows as they are, integers first, many queries at once.
 //!
-//! The integers of a row say how near it is to within a margin that is known (Cauchy and Schwarz): with `x = x' + r`,
-//! `|q x - q' x'| <= |q'| |r| + |q - q'| |x|`. A row whose similarity is at most below the k-th best of what others are
-//! at least cannot be among the nearest, whatever was rounded. The rest, a few hundred of a million, are looked at
-//! exactly. So the first pass reads a quarter of the memory, and the result is that of the exact scan, bit for bit.
-//! The same holds for many queries at once, whose products a matrix multiplication sums in an order of its own.
+//! The integers of a row say how near it is to within a margin that is known (Cauchy and Schwarz): with
+//! `x = x' + r`, `|q x - q' x'| <= |q'| |r| + |q - q'| |x|`. A row whose similarity is at most below the k-th
+//! best of what others are at least cannot be among the nearest, whatever was rounded. The rest, a few hundred
+//! of a million, are looked at exactly. So the first pass reads a quarter of the memory, and the result is that
+//! of the exact scan, bit for bit. The same holds for many queries at once, whose products a matrix
+//! multiplication sums in an order of its own.
 
 use super::kernel::{self, dot, dots, integer_dots, upper_bounds};
 use super::matrix::{IntegerQuery, normalize};
@@ -15,12 +16,14 @@ use faer::{Accum, MatMut, MatRef, Par};
 use std::ops::Range;
 use std::thread::ScopedJoinHandle;
 
-/// Rows whose similarities are computed before any is looked at, at most; and bytes of theirs, for the nearest cache.
+/// Rows whose similarities are computed before any is looked at, at most; and bytes of theirs, for the nearest
+/// cache.
 const BLOCK: usize = 256;
 const BLOCK_BYTES: usize = 1 << 15;
 /// Rows of a block of a matrix product, in values: as many as fit the second cache.
 const PRODUCT_VALUES: usize = 1 << 16;
-/// Numbers from which on the integers are worth their second pass, and for which another thread is worth starting.
+/// Numbers from which on the integers are worth their second pass, and for which another thread is worth
+/// starting.
 const TWO_STAGE_FROM: usize = 1 << 17;
 const GRAIN: usize = 1 << 20;
 /// Most threads for each core, whatever is asked for.
@@ -41,15 +44,17 @@ pub enum Scan {
     TwoStage,
 }
 
+apcm_format::named!(Scan, "a scan", Auto => "auto", Exact => "exact", TwoStage => "two-stage");
+
 /// What is looked for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted {
+pub(crate) struct ScanOptions {
     /// How many at most.
     pub(crate) k: usize,
     /// Least similarity.
     pub(crate) floor: f32,
     pub(crate) scan: Scan,
-    /// Threads at most; as many as there are cores if nothing is said.
+    /// Most threads; by default the number of cores.
     pub(crate) threads: Option<usize>,
 }
 
@@ -60,18 +65,19 @@ struct Candidate {
     upper: f32,
 }
 
-/// What a first pass leaves: who may be among the nearest, and what at least `k` of them are at least.
+/// The result of a first pass: rows that may be among the nearest, and a similarity that at least `k` of them
+/// reach.
 struct Candidates {
     rows: Vec<Candidate>,
     least: Best,
 }
 
 impl Candidates {
-    fn new(wanted: &Wanted) -> Self {
+    fn new(wanted: &ScanOptions) -> Self {
         Self { rows: Vec::new(), least: Best::new(wanted.k, wanted.floor) }
     }
 
-    /// What a similarity must reach.
+    /// The similarity to reach.
     fn threshold(&self) -> f32 {
         self.least.threshold()
     }
@@ -84,15 +90,16 @@ impl Candidates {
 }
 
 impl View<'_> {
-    /// The `k` nearest slots among those that `admit` lets through, nearest first, equals by slot, none below the floor;
-    /// for each of several queries `[query, dims]`.
+    /// The `k` nearest slots among those that `admit` lets through, nearest first, equals by slot, none below
+    /// the floor; for each of several queries `[query, dims]`.
     ///
-    /// Cost: one pass over all rows, on all cores from about a million numbers on. The threads are its own: a scan runs
-    /// under the store's lock, where a shared pool could hand this thread work that waits for that lock.
+    /// Cost: one pass over all rows, on all cores from about a million numbers on. The threads are its own: a
+    /// scan runs under the store's lock, where a shared pool could hand this thread work that waits for that
+    /// lock.
     pub(crate) fn nearest(
         &self,
         queries: &[f32],
-        wanted: &Wanted,
+        wanted: &ScanOptions,
         admit: impl Fn(u32) -> bool + Sync,
     ) -> Vec<Vec<Ranked>> {
         let mut queries = queries.to_vec();
@@ -120,7 +127,7 @@ impl View<'_> {
     pub(crate) fn nearest_among(
         &self,
         query: &[f32],
-        wanted: &Wanted,
+        wanted: &ScanOptions,
         slots: &[u32],
         admit: impl Fn(u32) -> bool,
     ) -> Vec<Ranked> {
@@ -143,7 +150,7 @@ impl View<'_> {
     fn exact(
         &self,
         query: &[f32],
-        wanted: &Wanted,
+        wanted: &ScanOptions,
         admit: &(impl Fn(usize) -> Option<u32> + Sync),
     ) -> Vec<Ranked> {
         let scan = |range: Range<usize>| {
@@ -179,7 +186,7 @@ impl View<'_> {
     fn two_stage(
         &self,
         query: &[f32],
-        wanted: &Wanted,
+        wanted: &ScanOptions,
         admit: &(impl Fn(usize) -> Option<u32> + Sync),
     ) -> Vec<Ranked> {
         let integer = IntegerQuery::of(query);
@@ -217,7 +224,7 @@ impl View<'_> {
     fn product(
         &self,
         queries: &[f32],
-        wanted: &Wanted,
+        wanted: &ScanOptions,
         admit: &(impl Fn(usize) -> Option<u32> + Sync),
     ) -> Vec<Vec<Ranked>> {
         let dims = self.dims;
@@ -272,8 +279,8 @@ impl View<'_> {
         (BLOCK_BYTES / (self.dims * value_bytes)).clamp(16, BLOCK)
     }
 
-    /// Looks exactly at those who may be among the nearest.
-    fn decide(&self, query: &[f32], wanted: &Wanted, found: Candidates) -> Vec<Ranked> {
+    /// Computes exactly the rows that may be among the nearest.
+    fn decide(&self, query: &[f32], wanted: &ScanOptions, found: Candidates) -> Vec<Ranked> {
         let threshold = found.threshold();
         let mut best = Best::new(wanted.k, wanted.floor);
         for Candidate { row, slot, .. } in found.rows.into_iter().filter(|found| found.upper >= threshold) {
@@ -291,7 +298,7 @@ impl View<'_> {
     /// Runs a scan over all rows, in as many parts as there are threads worth starting for so many queries.
     fn in_parts<T: Send>(
         &self,
-        wanted: &Wanted,
+        wanted: &ScanOptions,
         queries: usize,
         scan: impl Fn(Range<usize>) -> T + Sync,
     ) -> Vec<T> {
@@ -328,8 +335,8 @@ fn blocks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>
     range.step_by(size).map(move |start| start..(start + size).min(end))
 }
 
-/// Calls `take` with each value that reaches the threshold, which it then gives anew. Most do not, and are passed over
-/// sixteen at a time.
+/// Calls `take` with each value that reaches the threshold, which it then gives anew. Most do not, and are
+/// passed over sixteen at a time.
 fn reaching(values: &[f32], mut threshold: f32, mut take: impl FnMut(usize, f32) -> f32) {
     for (number, chunk) in values.chunks(16).enumerate() {
         if !chunk.iter().fold(false, |any, &value| any | (value >= threshold)) {
@@ -353,11 +360,11 @@ mod tests {
 
     const WAYS: [Scan; 3] = [Scan::Auto, Scan::Exact, Scan::TwoStage];
 
-    fn wanted(k: usize) -> Wanted {
-        Wanted { k, floor: f32::NEG_INFINITY, scan: Scan::Auto, threads: None }
+    fn options(k: usize) -> ScanOptions {
+        ScanOptions { k, floor: f32::NEG_INFINITY, scan: Scan::Auto, threads: None }
     }
 
-    fn one(matrix: &ScanMatrix, query: &[f32], wanted: Wanted) -> Vec<Ranked> {
+    fn one(matrix: &ScanMatrix, query: &[f32], wanted: ScanOptions) -> Vec<Ranked> {
         matrix.view().nearest(query, &wanted, |_| true).remove(0)
     }
 
@@ -369,15 +376,15 @@ mod tests {
         matrix.set(3, &[1.0, 0.0]);
         matrix.clear(3);
         for scan in WAYS {
-            let found = one(&matrix, &[1.0, 0.0], Wanted { scan, ..wanted(9) });
+            let found = one(&matrix, &[1.0, 0.0], ScanOptions { scan, ..options(9) });
             assert_eq!(found, [Ranked { slot: 2, similarity: 0.0 }, Ranked { slot: 0, similarity: -1.0 }]);
-            let found = one(&matrix, &[0.0, 0.0], Wanted { scan, ..wanted(9) });
+            let found = one(&matrix, &[0.0, 0.0], ScanOptions { scan, ..options(9) });
             assert!(found.len() == 2 && found.iter().all(|ranked| ranked.similarity == 0.0));
         }
     }
 
-    /// Rows of several kinds, in which rounding has the least to go by: many equal, many nearly equal, one large value,
-    /// tiny and huge lengths, none at all.
+    /// Rows of several kinds, in which rounding has the least to go by: many equal, many nearly equal, one
+    /// large value, tiny and huge lengths, none at all.
     fn rows(kind: u8, count: usize, dims: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<f32>> {
         let centre: Vec<f32> = (0..dims).map(|_| rng.random_range(-1.0..1.0)).collect();
         (0..count)
@@ -427,7 +434,8 @@ mod tests {
             let admitted = |slot: u32| slot % 5 != 1;
             let floor = floor.unwrap_or(f32::NEG_INFINITY);
             let row_of = |slot: u32| matrix.view().row(matrix.view().place(slot).unwrap()).to_vec();
-            // Rows and their opposites: similarities beyond 1 and -1 by rounding, and equal once they are clamped.
+            // Rows and their opposites: similarities beyond 1 and -1 by rounding, and equal once they are
+            // clamped.
             let query = |query: usize| {
                 let sign = if query.is_multiple_of(2) { 1.0 } else { -1.0 };
                 rows[(query * 31) % count].iter().map(move |value| sign * value)
@@ -445,14 +453,14 @@ mod tests {
                 all.truncate(k);
                 for scan in WAYS {
                     for threads in [1, 3] {
-                        let wanted = Wanted { k, floor, scan, threads: Some(threads) };
+                        let wanted = ScanOptions { k, floor, scan, threads: Some(threads) };
                         prop_assert_eq!(&matrix.view().nearest(query, &wanted, admitted)[0], &all, "{:?}", scan);
                     }
                 }
             }
-            let together = matrix.view().nearest(&queries, &Wanted { floor, ..wanted(k) }, admitted);
+            let together = matrix.view().nearest(&queries, &ScanOptions { floor, ..options(k) }, admitted);
             for (query, found) in queries.chunks_exact(dims).zip(together) {
-                let alone = Wanted { floor, scan: Scan::Exact, ..wanted(k) };
+                let alone = ScanOptions { floor, scan: Scan::Exact, ..options(k) };
                 prop_assert_eq!(&matrix.view().nearest(query, &alone, admitted)[0], &found);
             }
         }
@@ -473,7 +481,7 @@ mod tests {
         let margin = |row: usize| matrix.view().residuals[row] * integer.length + integer.slack;
         let widest = (0..count).map(margin).fold(0.0, f32::max);
         assert!(widest < 0.02, "{widest}");
-        let tenth = one(&matrix, &query, wanted(10))[9].similarity;
+        let tenth = one(&matrix, &query, options(10))[9].similarity;
         let near =
             (0..count).filter(|&row| dot(&query, matrix.view().row(row)) > tenth - 2.0 * widest).count();
         assert!(near < 100, "{near} of {count}");

@@ -34,7 +34,7 @@ pub(crate) struct View<'a> {
     pub(crate) checked: Option<&'a dyn Checked>,
 }
 
-/// What of some rows is about to be read.
+/// What is about to be read of some rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// The rows themselves.
@@ -45,7 +45,7 @@ pub(crate) enum Part {
 
 /// Rows that are looked at before they are believed.
 pub(crate) trait Checked: Sync {
-    /// Whether these may be read. Rows that may not are no hits; who says so has to tell that to whoever asked.
+    /// Whether these rows may be read. Rows that may not are no hits; the caller must turn that into an error.
     fn may_read(&self, part: Part, rows: Range<usize>) -> bool;
 }
 

@@ -1,65 +1,20 @@
 //! Datasets: files of many records, read in order and a batch at a time.
 
+use super::header::Header;
 use super::{idx, npy};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::record::{Record, Records};
 use apcm_format::RecordShape;
 use flate2::read::MultiGzDecoder;
-use half::f16;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// The type of a dataset's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Element {
-    /// Bytes, read as `value / 255`: the range of an image.
-    U8,
-    F16,
-    F32,
-    F64,
-}
-
-impl Element {
-    pub(super) fn len(self) -> usize {
-        match self {
-            Self::U8 => 1,
-            Self::F16 => 2,
-            Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
-
-    fn decode(self, bytes: &[u8], out: &mut Vec<f32>) {
-        match self {
-            Self::U8 => out.extend(bytes.iter().map(|&byte| f32::from(byte) / 255.0)),
-            Self::F16 => out.extend(bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())),
-            Self::F32 => {
-                out.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
-            }
-            Self::F64 => out.extend(
-                bytes
-                    .chunks_exact(8)
-                    .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32),
-            ),
-        }
-    }
-}
-
-/// What a file's header says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) dims: Vec<usize>,
-    pub(super) element: Element,
-    /// Where the numbers start.
-    pub(super) data: usize,
-}
-
 /// A file of records of one shape: `.npy`, idx, or idx packed with gzip.
 ///
-/// The first axis counts the records; the others are a record's shape. An array of one axis is one record. Files
-/// are mapped or streamed, never loaded, so a dataset may be larger than memory.
+/// The first axis counts the records; the others are a record's shape. An array of one axis is one record.
+/// Files are mapped or streamed, never loaded, so a dataset may be larger than memory.
 #[derive(Debug)]
 pub struct Dataset {
     path: PathBuf,
@@ -74,7 +29,8 @@ impl Dataset {
     /// Opens a dataset whose first axis counts the records.
     ///
     /// # Errors
-    /// [`Dataset`](Error::Dataset) for a file of another format, of unsupported numbers, or of the wrong length.
+    /// [`Dataset`](Error::Dataset) for a file of another format, of unsupported numbers, or of the wrong
+    /// length.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path.as_ref(), None)
     }
@@ -167,7 +123,8 @@ impl Dataset {
     /// Starts reading at a position, from 0.
     ///
     /// # Errors
-    /// [`Argument`](Error::Argument) beyond the end, [`Dataset`](Error::Dataset) when a packed file ends too early.
+    /// [`Argument`](Error::Argument) beyond the end, [`Dataset`](Error::Dataset) when a packed file ends too
+    /// early.
     pub fn read_from(&self, position: u64) -> Result<RecordReader<'_>> {
         if position > self.len {
             return Err(Error::argument(
@@ -250,7 +207,8 @@ impl RecordReader<'_> {
     /// The next records, at most `most` of them, with the position of the first; `None` at the end.
     ///
     /// # Errors
-    /// [`Dataset`](Error::Dataset) for a file that ends too early or holds NaN or infinities, naming the record.
+    /// [`Dataset`](Error::Dataset) for a file that ends too early or holds NaN or infinities, naming the
+    /// record.
     pub fn next_batch(&mut self, most: usize) -> Result<Option<(u64, Records)>> {
         let first = self.position;
         let left = self.dataset.len - first;

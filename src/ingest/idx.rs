@@ -1,6 +1,6 @@
 //! The idx format of the MNIST family: big-endian header, then numbers.
 
-use super::dataset::{Element, Header};
+use super::header::{Element, Header};
 
 /// Longest header this reader takes: four axes.
 pub(super) const HEADER_LEN_MAX: usize = 4 + 4 * 4;

@@ -1,9 +1,9 @@
 //! NumPy's array format, versions 1 to 3: little-endian floats and bytes in C order.
 //!
-//! The header is a Python dictionary as text. Three keys in any order are all it may have, so a small reader of that
-//! text takes the place of a library that would bring a parser generator and big integers along.
+//! The header is a Python dictionary as text. Three keys in any order are all it may have, so a small reader of
+//! that text takes the place of a library that would bring a parser generator and big integers along.
 
-use super::dataset::{Element, Header};
+use super::header::{Element, Header};
 use crate::error::{Error, Result};
 use crate::whole_file::{self, NewFile, Taken};
 use std::fs::Permissions;
@@ -98,6 +98,7 @@ pub fn write(path: &Path, dims: &[usize], values: &[f32]) -> Result<()> {
 
 /// Writes an `f32` array piece by piece.
 #[derive(Debug)]
+#[must_use = "without `finish` no file appears"]
 pub struct Writer {
     path: std::path::PathBuf,
     new: NewFile,
@@ -108,8 +109,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts an array with these axes. The file gets its name when it is [finished](Self::finish), and replaces one that has
-    /// it.
+    /// Starts an array with these axes. The file gets its name when it is [finished](Self::finish), and
+    /// replaces one that has it.
     ///
     /// # Errors
     /// [`Io`](Error::Io).
@@ -117,8 +118,8 @@ impl Writer {
         Self::create_as(path, dims, whole_file::usual_permissions())
     }
 
-    /// The same, with a word on who may read it.
-    pub(crate) fn create_as(path: &Path, dims: &[usize], permissions: Option<Permissions>) -> Result<Self> {
+    /// The same, with permissions.
+    pub fn create_as(path: &Path, dims: &[usize], permissions: Option<Permissions>) -> Result<Self> {
         let tuple = match dims {
             [one] => format!("({one},)"),
             _ => format!("({})", dims.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),

@@ -1,12 +1,13 @@
-//! Three steps that overlap: while one batch is finished the next is in the middle, and the one after that begins.
+//! Three steps that overlap: while one batch is finished the next is in the middle, and the one after that
+//! begins.
 
 use crate::error::{Error, Result};
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::thread::{Builder, ScopedJoinHandle};
 
-/// Runs batches through three steps, each in order, the last on the calling thread; ends with the first error, after
-/// what came before it went through.
+/// Runs batches through three steps, each in order, the last on the calling thread; ends with the first error,
+/// after what came before it went through.
 ///
 /// At most one batch waits between two steps, so five are under way. A panic of any step is the caller's.
 pub(super) fn run<A: Send, B: Send>(

@@ -65,7 +65,7 @@ impl Sidecar {
     /// [`Dataset`](Error::Dataset) at the end, and for a line that is not an object, with its number.
     pub fn next_object(&mut self) -> Result<Metadata> {
         let line = self.next_line()?;
-        metadata_of(&line)
+        parsed(&line)
             .map_err(|cause| self.fail(format!("line {}: a JSON object was expected: {cause}", self.line)))
     }
 
@@ -94,9 +94,18 @@ impl Sidecar {
     }
 }
 
-/// Metadata from a JSON object. A whole number that cannot be kept to the digit is refused: JSON readers make a float of one
-/// that is longer than their integers, and say nothing.
-pub(crate) fn metadata_of(json: &[u8]) -> Result<Metadata, String> {
+/// Metadata from a JSON object.
+///
+/// # Errors
+/// [`Argument`](Error::Argument) for what is no JSON object, and for whole numbers beyond 64 bits, which would
+/// lose digits.
+pub fn metadata_from_json(json: &[u8]) -> Result<Metadata> {
+    parsed(json).map_err(|cause| Error::argument("metadata", "a JSON object", cause))
+}
+
+/// Metadata from a JSON object. A whole number that cannot be kept to the digit is refused: JSON readers make a
+/// float of one that is longer than their integers, and say nothing.
+pub(crate) fn parsed(json: &[u8]) -> Result<Metadata, String> {
     let metadata = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     match overlong_integer(json) {
         None => Ok(metadata),

@@ -11,16 +11,19 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Loading {
-    /// Mapped where nobody may write to the file, as [`Store::export_pack`](crate::Store::export_pack) leaves it, and, on
-    /// Unix, it is this user's or root's, so that nobody else may change that; read into memory otherwise.
+    /// Mapped where the file is marked read-only, as [`Store::export_pack`](crate::Store::export_pack) leaves
+    /// it, and, on Unix, it is this user's or root's, so that no other user can change that; read into memory
+    /// otherwise.
     #[default]
     Auto,
-    /// Mapped, whoever may write to it: what changes the file meanwhile changes what is read, or is found damaged.
-    /// Cutting the file short ends the process.
+    /// Mapped, even if it is writable: a change of the file meanwhile changes what is read, or is found
+    /// damaged. Cutting the file short ends the process.
     Mapped,
     /// Read into memory, whole.
     InMemory,
 }
+
+apcm_format::named!(Loading, "a way to load a pack", Auto => "auto", Mapped => "mapped", InMemory => "in-memory");
 
 /// Bytes that begin at a multiple of eight, so that numbers can be read where they lie.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ impl Bytes {
     }
 }
 
-/// Whether the file is this user's own, or root's: anybody else could make it writable again.
+/// Whether the file belongs to this user or root: any other owner could make it writable again.
 #[cfg(unix)]
 fn is_trusted(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;

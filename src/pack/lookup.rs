@@ -1,6 +1,6 @@
 //! Memories of a pack, by row, by slot, by key.
 
-use super::Pack;
+use super::handle::Pack;
 use crate::error::{Error, Result};
 use crate::record::{Record, Records};
 use crate::stored::{Stored, decode_all};
@@ -13,7 +13,7 @@ use apcm_format::{
 /// What a verification of a pack looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
-pub struct PackReport {
+pub struct PackVerification {
     /// Memories.
     pub memories: u64,
     /// Keys.
@@ -23,6 +23,19 @@ pub struct PackReport {
 }
 
 impl Pack {
+    /// All memories in slot order that have not expired.
+    pub fn iter(&self) -> PackEntries<'_> {
+        PackEntries::new(self)
+    }
+
+    /// Looks at everything: every block, every memory, every key.
+    ///
+    /// # Errors
+    /// [`Corrupt`](Error::Corrupt), for the first damage.
+    pub fn verify(&self) -> Result<PackVerification> {
+        self.look_at_everything()
+    }
+
     pub(super) fn row(&self, row: u32) -> Result<PackRow> {
         let start = u64::from(row) * ROW_LEN as u64;
         let bytes = self.blocks.get(&self.blocks.layout().rows, start..start + ROW_LEN as u64)?;
@@ -35,7 +48,8 @@ impl Pack {
         if metadata.is_empty() {
             return Ok(SlotMetadata::default());
         }
-        // Copied first: text is looked at where it lies, and what is mapped is only ever numbers (see `mapping`).
+        // Copied first: text is looked at where it lies, and what is mapped is only ever numbers (see
+        // `mapping`).
         let bytes = self.blocks.get(&self.blocks.layout().memories, metadata)?.to_vec();
         let place = Place::numbered(self.header().store, Table::Metadata, known.slot.into());
         frame::open(&bytes, place).map_err(|cause| corrupt(row, cause))
@@ -123,7 +137,7 @@ impl Pack {
         Ok(None)
     }
 
-    pub(super) fn look_at_everything(&self) -> Result<PackReport> {
+    pub(super) fn look_at_everything(&self) -> Result<PackVerification> {
         let layout = self.blocks.layout();
         self.blocks.check(layout.data())?;
         let mut last_slot = None;
@@ -151,7 +165,7 @@ impl Pack {
             }
             last = Some(key);
         }
-        Ok(PackReport {
+        Ok(PackVerification {
             memories: self.header().memories.into(),
             keys: self.header().keys.into(),
             blocks: layout.block_count(),
@@ -165,6 +179,7 @@ fn corrupt(row: u32, cause: DecodeError) -> Error {
 
 /// Memories of a pack in slot order.
 #[derive(Debug)]
+#[must_use = "an iterator is lazy"]
 pub struct PackEntries<'a> {
     pack: &'a Pack,
     next: u32,

@@ -1,12 +1,11 @@
 //! Searches in a pack: over its sections, where they lie.
 
-use super::Pack;
+use super::handle::Pack;
 use crate::error::{Error, Result};
 use crate::index::{Checked, Part, View};
 use crate::memory::Hit;
-use crate::search::{Question, Searched};
-use crate::stored::decode_all;
-use crate::stored::hits;
+use crate::search::{SearchRequest, Searchable};
+use crate::stored::{decode_all, hits};
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -50,10 +49,10 @@ impl Checked for Reading<'_> {
     }
 }
 
-impl Searched for Pack {
-    fn answer(&self, question: &Question) -> Result<Vec<Vec<Hit>>> {
+impl Searchable for Pack {
+    fn answer(&self, request: &SearchRequest) -> Result<Vec<Vec<Hit>>> {
         let header = self.header();
-        let vectors = self.codec.query_vectors(&question.queries, header.similarity)?;
+        let vectors = self.codec.query_vectors(&request.queries, header.similarity)?;
         let reading = Reading { pack: self, failed: OnceLock::new() };
         let layout = self.blocks.layout();
         let view = View {
@@ -69,15 +68,15 @@ impl Searched for Pack {
         let looked_at = |row: u32| {
             let Some(known) = reading.note(self.row(row)) else { return false };
             (known.expires_at == 0 || known.expires_at > now)
-                && question.admits_error(|| known.error.get())
-                && question.filter.as_ref().is_none_or(|filter| {
+                && request.admits_error(|| known.error.get())
+                && request.filter.as_ref().is_none_or(|filter| {
                     reading
                         .note(self.metadata(row, &known))
                         .is_some_and(|metadata| filter.matches(&metadata.values))
                 })
         };
         // Metadata are decoded once a search, however many queries it has.
-        let answers: Vec<AtomicU8> = match question.filter {
+        let answers: Vec<AtomicU8> = match request.filter {
             Some(_) => (0..self.len()).map(|_| AtomicU8::new(UNKNOWN)).collect(),
             None => Vec::new(),
         };
@@ -94,7 +93,7 @@ impl Searched for Pack {
         };
         let mut ranked = Vec::new();
         for some in vectors.chunks(QUERIES_AT_ONCE * view.dims) {
-            ranked.extend(view.nearest(some, &question.wanted(), admit));
+            ranked.extend(view.nearest(some, &request.scan_options(), admit));
         }
         if let Some(error) = reading.failed.into_inner() {
             return Err(error);
@@ -106,7 +105,7 @@ impl Searched for Pack {
                     .into_iter()
                     .map(|hit| Ok((self.stored(hit.slot)?, hit.similarity)))
                     .collect::<Result<Vec<_>>>()?;
-                hits(found, question.records, |all| decode_all(self.codec(), header.store, all))
+                hits(found, request.records, |all| decode_all(self.codec(), header.store, all))
             })
             .collect()
     }

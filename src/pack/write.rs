@@ -31,7 +31,8 @@ pub(crate) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Begins a pack of `header.memories` memories; what the header says of their bytes and keys is set at the end.
+    /// Begins a pack of `header.memories` memories; what the header says of their bytes and keys is set at the
+    /// end.
     pub(crate) fn new(file: &'a File, path: &'a Path, header: PackHeader, image: &[u8]) -> Result<Self> {
         let header =
             PackHeader { keys: 0, codec_len: image.len() as u64, memories_len: 0, blocks_crc: 0, ..header };
@@ -70,7 +71,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Adds whose the next key is, in the order of the keys' bytes.
+    /// Adds the row of the next key, in the order of the keys' bytes.
     pub(crate) fn key(&mut self, row: u32) {
         self.keys.push(row);
     }

@@ -20,7 +20,7 @@ pub(crate) struct Occupant {
 }
 
 impl Occupant {
-    /// Whether it may make room for another.
+    /// Whether it may be evicted.
     pub(crate) fn may_go(&self) -> bool {
         !self.pinned && !self.damaged
     }

@@ -1,11 +1,12 @@
-//! Who is used most and who came last, kept in order from commit to commit.
+//! The most used and the latest memories, kept in order across commits.
 
 use super::bank::{Bank, Occupant};
 use std::collections::BTreeSet;
 
 /// Occupants by use and by age: what a hot-first search looks at before all others.
 ///
-/// Made at the first such search; then `O(log n)` for each slot a commit changes. Counts are those of the last commit.
+/// Made at the first such search; then `O(log n)` for each slot a commit changes. Counts are those of the last
+/// commit.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hot {
     /// Access count, sequence number, slot.

@@ -30,9 +30,9 @@ pub(crate) struct AllPinned;
 
 /// How much the memories of a bank are used.
 pub(crate) trait Usage {
-    /// A slot's access count; it may grow while somebody plans.
+    /// A slot's access count; it may grow while a commit is planned.
     fn count(&self, slot: u32) -> u32;
-    /// What the policy makes of a slot's uses; it may grow while somebody plans.
+    /// What the policy makes of a slot's uses; it may grow while a commit is planned.
     fn rank(&self, slot: u32) -> u64;
     /// The rank that a memory begins with, written with this sequence number.
     fn written(&self, seq: u64) -> u64;
@@ -42,18 +42,19 @@ pub(crate) trait Usage {
     fn victims(&self) -> &Victims;
     /// Those among them that have a residual, in the same order.
     fn with_residuals(&self) -> &Victims;
-    /// The oldest write that still counts as recent: a part that a stream goes on with leaves only after everything else
-    /// if it was written then or later.
+    /// The oldest write that still counts as recent: a part that a stream goes on with leaves only after
+    /// everything else if it was written then or later.
     fn recent(&self) -> u64;
 }
 
 /// Plans placements over a bank that does not change meanwhile.
 ///
-/// Cost: `O(log n)` an operation, and as much for each memory that was read since the victims were put in order, once.
+/// Cost: `O(log n)` an operation, and as much for each memory that was read since the victims were put in
+/// order, once.
 pub(crate) struct Planner<'a, U> {
     bank: &'a Bank,
     usage: &'a U,
-    /// What the commit has changed.
+    /// Changed by the commit.
     changed: FxHashMap<u32, Change>,
     /// The number of the transaction, from 1.
     transaction: u32,
@@ -61,19 +62,20 @@ pub(crate) struct Planner<'a, U> {
     freed: BTreeSet<u32>,
     /// Free slots of the bank below this one are taken.
     cursor: u32,
-    /// Victims among what was there before, and those that are not where the list has them: read since, unpinned, or
-    /// written by an earlier transaction.
+    /// Victims among what was there before, and those that are not where the list has them: read since,
+    /// unpinned, or written by an earlier transaction.
     victims: Order<'a>,
     /// The same of those that have a residual; only what was there before the commit.
     with_residuals: Order<'a>,
     /// Parts that came up and are being appended to: they leave after everything else that was there before.
     under_way: BinaryHeap<Reverse<Standing>>,
-    /// What the transaction has written, lowest rank first. What was written over since stays, and is passed over.
+    /// What the transaction has written, lowest rank first. What was written over since stays, and is passed
+    /// over.
     written: BinaryHeap<Reverse<Standing>>,
 }
 
-/// Standings in the order of true ranks, each once: a list in the order of ranks as they were, and what is not where the list
-/// has it.
+/// Standings in the order of true ranks, each once: a list in the order of ranks as they were, and what is not
+/// where the list has it.
 #[derive(Default)]
 struct Order<'a> {
     /// Asked for when the first of them is: many a store never needs it.
@@ -171,7 +173,7 @@ impl<'a, U: Usage> Planner<'a, U> {
         written.unwrap_or_else(|| self.usage.rank(slot))
     }
 
-    /// Finds room for `occupant` and puts it there, as a memory that nobody has read.
+    /// Places `occupant` as a memory that was never read: in a free slot, or a victim's.
     pub(crate) fn place(&mut self, occupant: Occupant) -> Result<Placement, AllPinned> {
         let placement = match self.lowest_free() {
             Some(slot) => Placement::Free { slot },
@@ -181,7 +183,7 @@ impl<'a, U: Usage> Planner<'a, U> {
         Ok(placement)
     }
 
-    /// Puts an occupant into a given slot, which must be empty, as a memory that nobody has read.
+    /// Puts an occupant into a given slot, which must be empty, as a memory that was never read.
     pub(crate) fn restore(&mut self, slot: u32, occupant: Occupant) {
         debug_assert!(self.get(slot).is_none());
         self.write(slot, occupant, self.usage.written(occupant.seq), true);
@@ -259,8 +261,8 @@ impl<'a, U: Usage> Planner<'a, U> {
         Some(Placement::Evict { slot, victim, count: self.count(slot) })
     }
 
-    /// The next victim among what was there before the transaction: the lowest rank, the oldest among equals, and parts
-    /// that are under way last. Each is given once.
+    /// The next victim among what was there before the transaction: the lowest rank, the oldest among equals,
+    /// and parts that are under way last. Each is given once.
     pub(crate) fn next_victim(&mut self) -> Option<(u32, Occupant)> {
         let (usage, recent) = (self.usage, self.usage.recent());
         // Entries go stale when the commit writes, empties or pins their slot; they are dropped here.
@@ -279,8 +281,8 @@ impl<'a, U: Usage> Planner<'a, U> {
         None
     }
 
-    /// The next slot that may have a residual to give up, of those that were there before the transaction, in the order of
-    /// victims.
+    /// The next slot that may have a residual to give up, of those that were there before the transaction, in
+    /// the order of victims.
     pub(crate) fn next_residual(&mut self) -> Option<u32> {
         let usage = self.usage;
         loop {
@@ -459,7 +461,8 @@ mod tests {
     }
 
     proptest! {
-        /// The planner's shortcuts agree with the rule as the design states it, applied by looking at every slot.
+        /// The planner's shortcuts agree with the rule as the design states it, applied by looking at every
+        /// slot.
         #[test]
         fn agrees_with_the_plain_rule(
             before in prop::collection::vec(0_u32..4, 8),

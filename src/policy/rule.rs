@@ -1,7 +1,7 @@
 //! What each policy makes of a memory's uses: a *rank*; the lowest leaves first.
 //!
-//! Time is the store's own: a *tick* is how many reads and writes it had seen. A rank never falls while a memory stays,
-//! so who looks for a victim may start from ranks that are out of date (`victims.rs`).
+//! Time is the store's own: a *tick* is how many reads and writes it had seen. A rank never falls while a
+//! memory stays, so a search for a victim may start from outdated ranks (`victims.rs`).
 
 use apcm_format::Policy;
 
@@ -55,8 +55,8 @@ impl Rule {
         }
     }
 
-    /// Word of a memory of which only this is known: when it was written and how often it was read since. What uses it had
-    /// were, for all one knows, all at once and just then.
+    /// Word of a memory of which only this is known: when it was written and how often it was read since. What
+    /// uses it had were, for all one knows, all at once and just then.
     pub(crate) fn estimated(self, written: u64, count: u32) -> u64 {
         match self.0 {
             Policy::LfuAged { half_life } => times(weight(written, half_life), count.saturating_add(1)),
@@ -65,12 +65,13 @@ impl Rule {
     }
 }
 
-/// What a use weighs at a tick, as a binary floating-point number: the exponent, then the fraction behind a leading one.
+/// What a use weighs at a tick, as a binary floating-point number: the exponent, then the fraction behind a
+/// leading one.
 ///
-/// Instead of halving all old weights, new ones double every half-life, so no order ever changes by itself. Between
-/// doublings a weight grows in a straight line: the bits of such a number are the tick divided by the half-life. Memories
-/// that were used once therefore stand in the order of those uses, as under LRU. Numbers stand in the order of
-/// their bits; 0 is none.
+/// Instead of halving all old weights, new ones double every half-life, so no order ever changes by itself.
+/// Between doublings a weight grows in a straight line: the bits of such a number are the tick divided by the
+/// half-life. Memories that were used once therefore stand in the order of those uses, as under LRU. Numbers
+/// stand in the order of their bits; 0 is none.
 fn weight(tick: u64, half_life: u32) -> u64 {
     let half_life = u64::from(half_life.max(1));
     let epochs = tick / half_life;
@@ -84,7 +85,8 @@ fn parts(number: u64) -> (u64, u64) {
     (number >> FRACTION, ONE | (number & (ONE - 1)))
 }
 
-/// The number `mantissa * 2^exponent`, where the mantissa has its leading one at [`FRACTION`] or above; rounded down.
+/// The number `mantissa * 2^exponent`, where the mantissa has its leading one at [`FRACTION`] or above; rounded
+/// down.
 fn joined(exponent: u64, mantissa: u64) -> u64 {
     let excess = u64::from(mantissa.ilog2() - FRACTION);
     let mantissa = mantissa >> excess;
@@ -156,7 +158,8 @@ mod tests {
     proptest! {
         /// Ranks are what exact arithmetic makes of the same uses, within what 32 bits of mantissa lose.
         #[test]
-        fn ranks_are_decayed_counts(ticks in prop::collection::vec(0_u64..5_000, 1..60), half_life in 50_u32..2_000) {
+        fn ranks_are_decayed_counts(ticks in prop::collection::vec(0_u64..5_000, 1..60),
+            half_life in 50_u32..2_000) {
             let mut ticks = ticks;
             ticks.sort_unstable();
             let rule = Rule(Policy::LfuAged { half_life });

@@ -1,4 +1,4 @@
-//! Who leaves next, kept in order from commit to commit.
+//! The order in which memories are evicted, kept across commits.
 
 use super::bank::Occupant;
 use std::collections::BTreeSet;
@@ -9,9 +9,9 @@ pub(super) type Standing = (u64, u64, u32);
 
 /// Occupants that may go, the lowest rank first and the oldest among equals.
 ///
-/// Ranks grow between commits without anybody telling it: a rank here is at most the true one. Whoever looks for a
-/// victim looks at the true rank of each that comes up, and passes over those that were read since. Cost: `O(log n)`
-/// for each slot a commit changes.
+/// Ranks grow between commits without being updated here: a rank here is at most the true one. A search for a
+/// victim looks at the true rank of each that comes up, and passes over those that were read since. Cost:
+/// `O(log n)` for each slot a commit changes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Victims(BTreeSet<Standing>);
 

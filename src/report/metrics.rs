@@ -1,7 +1,7 @@
 //! Measures of a reconstruction and of a search.
 //!
-//! Sums run in `f64`. Two sets of records that are compared must agree in shape and number; those that do not are a
-//! mistake in the caller's program, and panic.
+//! Sums run in `f64`. Two sets of records that are compared must agree in shape and number; those that do not
+//! are a mistake in the caller's program, and panic.
 
 use crate::record::Records;
 
@@ -34,21 +34,21 @@ pub fn squared_errors(records: &Records, decoded: &Records) -> Vec<f64> {
     records.rows().zip(decoded.rows()).map(error).collect()
 }
 
-/// Peak signal-to-noise ratio of a mean squared error, in decibels, for a peak of 1. Of the *mean* error, this is the
-/// first of the two ways in use.
+/// Peak signal-to-noise ratio of a mean squared error, in decibels, for a peak of 1. Of the *mean* error, this
+/// is the first of the two ways in use.
 pub fn psnr_db(mean_squared_error: f64) -> f64 {
     -10.0 * mean_squared_error.log10()
 }
 
-/// The second way: the mean of the records' own ratios, never smaller (Jensen). None for no record, infinite where one
-/// was reconstructed exactly.
+/// The second way: the mean of the records' own ratios, never smaller (Jensen). None for no record, infinite
+/// where one was reconstructed exactly.
 pub fn mean_psnr_db(errors: &[f64]) -> Option<f64> {
     (!errors.is_empty())
         .then(|| errors.iter().map(|&error| psnr_db(error)).sum::<f64>() / errors.len() as f64)
 }
 
-/// Squared error over the squared deviation from the mean record: 1 for whoever always answers with the mean. None
-/// where all records are the same.
+/// Squared error over the squared deviation from the mean record: 1 for a method that always returns the mean.
+/// None where all records are the same.
 ///
 /// # Panics
 /// As [`mean_squared_error`].
@@ -76,8 +76,8 @@ pub fn variance(records: &Records) -> f64 {
 const WINDOW: usize = 11;
 const WINDOW_DEVIATION: f64 = 1.5;
 
-/// Structural similarity of two pictures in `[0, 1]`, as Wang et al. (2004) define it: an 11 x 11 Gaussian window of
-/// deviation 1.5, population covariances, `K1` = 0.01, `K2` = 0.03, only windows that lie inside.
+/// Structural similarity of two pictures in `[0, 1]`, as Wang et al. (2004) define it: an 11 x 11 Gaussian
+/// window of deviation 1.5, population covariances, `K1` = 0.01, `K2` = 0.03, only windows that lie inside.
 ///
 /// None for pictures smaller than the window.
 ///
@@ -121,8 +121,8 @@ pub fn ssim(picture: &[f32], other: &[f32], width: usize) -> Option<f64> {
     Some(sum / mean_a.len() as f64)
 }
 
-/// Share of the true `k` nearest that are among the `k` found, averaged over queries: overlap recall@k. None without
-/// queries or with an empty truth.
+/// Share of the true `k` nearest that are among the `k` found, averaged over queries: overlap recall@k. None
+/// without queries or with an empty truth.
 ///
 /// # Shapes
 /// - `found`, `truth`: `[query][rank]`; only the first `k` of each count
@@ -181,8 +181,8 @@ mod tests {
         assert_eq!(mean_psnr_db(&[]), None);
     }
 
-    /// Against `skimage.metrics.structural_similarity` with `gaussian_weights`, `sigma` 1.5, no sample covariance,
-    /// `data_range` 1, cropped to whole windows.
+    /// Against `skimage.metrics.structural_similarity` with `gaussian_weights`, `sigma` 1.5, no sample
+    /// covariance, `data_range` 1, cropped to whole windows.
     #[test]
     fn ssim_agrees_with_scikit_image() {
         let picture: Vec<f32> = (0..16 * 16).map(|i| ((i * 37) % 101) as f32 / 100.0).collect();

@@ -4,10 +4,11 @@ use super::tree::{SequenceState, SweeperTree, depth};
 use crate::error::{Error, Result};
 use crate::record::{Record, Records};
 
-/// What has to be known of a sequence to append to it: its length, and the subtrees that are full.
+/// The state needed to append to a sequence: its length, and the full subtrees.
 ///
-/// A binary counter, as in a Merkle tree that grows: bit `k` of the length says whether there is a full subtree of level
-/// `k` that waits for its neighbour. So it keeps at most one state a level, and an append costs one merge a level.
+/// A binary counter, as in a Merkle tree that grows: bit `k` of the length says whether there is a full subtree
+/// of level `k` that waits for its neighbour. So it keeps at most one state a level, and an append costs one
+/// merge a level.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Frontier {
     len: u64,
@@ -40,11 +41,12 @@ impl Frontier {
         self.len == 0
     }
 
-    /// Appends a record; gives the state of the whole sequence, as [`SweeperTree::encode`] would, up to rounding.
+    /// Appends a record; gives the state of the whole sequence, as [`SweeperTree::encode`] would, up to
+    /// rounding.
     ///
     /// # Errors
-    /// [`RecordShape`](Error::RecordShape); [`Argument`](Error::Argument) when the tree is full, for states of another tree, and
-    /// for a record so large that the state overflows. Nothing changes then.
+    /// [`RecordShape`](Error::RecordShape); [`Argument`](Error::Argument) when the tree is full, for states of
+    /// another tree, and for a record so large that the state overflows. Nothing changes then.
     pub fn append(&mut self, tree: &SweeperTree, record: &Record) -> Result<SequenceState> {
         if self.len >= tree.capacity() {
             let most = format!("at most {} records", tree.capacity());
@@ -88,8 +90,8 @@ impl Frontier {
     }
 }
 
-/// Subtrees that wait and the root once `leaf` is appended to `len` others. A node may be of several sequences side by side. `merge` is given the level of its result, and no right state
-/// where there is nothing yet.
+/// Subtrees that wait and the root once `leaf` is appended to `len` others. A node may be of several sequences
+/// side by side. `merge` is given the level of its result, and no right state where there is nothing yet.
 #[expect(clippy::type_complexity, reason = "two things, named where they are used")]
 pub(super) fn path(
     waiting: &[Option<Vec<f32>>],
@@ -150,7 +152,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a merge does, appending one by one and building the whole tree merge the same things in the same way.
+        /// Whatever a merge does, appending one by one and building the whole tree merge the same things in the
+        /// same way.
         #[test]
         fn the_root_of_every_prefix_is_that_of_a_rebuild(count in 1_usize..140, kept_after in 0_usize..140) {
             let leaves: Vec<Vec<f32>> = (0..count).map(|leaf| vec![leaf as f32]).collect();

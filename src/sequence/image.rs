@@ -46,8 +46,8 @@ impl SweeperTree {
     /// Builds a tree from its image, on a device.
     ///
     /// # Errors
-    /// [`Format`](Error::Format) when something is missing or does not fit together, [`UnknownCodec`](Error::UnknownCodec)
-    /// for the image of something else, [`Device`](Error::Device).
+    /// [`Format`](Error::Format) when something is missing or does not fit together,
+    /// [`UnknownCodec`](Error::UnknownCodec) for the image of something else, [`Device`](Error::Device).
     pub fn from_image(image: &CodecImage, device: Device) -> Result<Self> {
         if image.kind != KIND {
             return Err(Error::UnknownCodec { kind: image.kind.clone() });
@@ -82,12 +82,12 @@ impl SweeperTree {
     /// Writes the tree to a new file of its own: under that name there is all of it or nothing, durably.
     ///
     /// # Errors
-    /// [`Exists`](Error::Exists), [`Io`](Error::Io); an older file of that name stays as it was.
+    /// [`Exists`](Error::Exists), [`Io`](Error::Io); an older file of that name is unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         whole_file::write(path.as_ref(), &self.image()?.encode()?, Taken::Refuse)
     }
 
-    /// The same in the place of an older file, which stays as it was until the new one is whole.
+    /// The same, replacing an older file, which is unchanged until the new one is complete.
     ///
     /// # Errors
     /// [`Io`](Error::Io).
@@ -106,7 +106,7 @@ impl SweeperTree {
     }
 }
 
-/// What a level expects: as many directions as its tensors have.
+/// The conditional mean of a level, from its tensors.
 fn expectation(image: &CodecImage, number: usize, width: usize) -> Result<Expectation> {
     let name = |side: &str| format!("level{number}.next.{side}");
     let stored = image.tensors.iter().find(|tensor| tensor.name == name("take"));

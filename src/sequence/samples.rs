@@ -1,4 +1,4 @@
-//! What the levels of a tree learn from, and what judges them.
+//! Training and judging samples for the levels of a tree.
 
 use super::tree::{Level, SweeperTree, depth};
 use crate::codec::flow::pairs::Pairs;
@@ -8,8 +8,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
-/// One in so many sequences of each depth judges, and as many as this at least: half of them choose weights, and of fewer than
-/// four witnesses nobody can say how far apart they are.
+/// One in so many sequences of each depth judges, and as many as this at least: half of them choose weights,
+/// because fewer than four give no usable spread.
 const HELD_OUT: usize = 10;
 pub(super) const JUDGES_MIN: usize = 8;
 /// Of fewer sequences of a depth none is set aside.
@@ -35,8 +35,8 @@ impl Sequence {
         self.len.div_ceil(1 << level)
     }
 
-    /// The pairs of full subtrees that make its states of a level, of states so long; then what is left: nothing, a pair whose
-    /// right half has gaps, or a left half alone.
+    /// The pairs of full subtrees that make its states of a level, of states so long; then what is left:
+    /// nothing, a pair whose right half has gaps, or a left half alone.
     fn pairs(&self, level: usize, state: usize) -> (impl Iterator<Item = &[f32]>, &[f32]) {
         let (full, rest) = self.states.split_at((self.len >> level) * 2 * state);
         (full.chunks_exact(2 * state), rest)
@@ -69,7 +69,7 @@ pub(super) fn split(sequences: &[Sequence]) -> (&[Sequence], &[Sequence]) {
     sequences.split_at(sequences.partition_point(|sequence| sequence.judge.is_none()))
 }
 
-/// Who judges each record of sequences.
+/// Which sequence judges each record.
 pub(super) fn witnesses(judges: &[Sequence]) -> Vec<usize> {
     judges
         .iter()
@@ -83,15 +83,15 @@ pub(super) struct Samples {
     pub(super) pairs: Records,
     /// How many axes are fitted to.
     pub(super) fitted: usize,
-    /// Who judges each of the last ones.
+    /// The sequence that judges each of the last records.
     pub(super) witnesses: Vec<usize>,
 }
 
 impl Samples {
     /// Of the level above `below`, which learns what to expect of its states.
     ///
-    /// Axes are fitted to pairs of full subtrees: pairs with gaps are unlike them, and rare. Not where most sequences end in a
-    /// gap, as at the top of those whose length is no power of two, which have no other.
+    /// Axes are fitted to pairs of full subtrees: pairs with gaps are unlike them, and rare. Not where most
+    /// sequences end in a gap, as at the top of those whose length is no power of two, which have no other.
     pub(super) fn of(
         below: &mut Level,
         level: usize,
@@ -116,7 +116,8 @@ impl Samples {
         let mut rows: Vec<usize> = (0..fitted).collect();
         rows.shuffle(rng);
         below.next = Pairs::fit(&pairs, &rows)?.expectation();
-        // A sequence's last pair, where it is not a full one; of a beginning it is the only one that the whole has not.
+        // A sequence's last pair, where it is not a full one; of a beginning it is the only one that the whole
+        // has not.
         let last = |sequence: &Sequence| match sequence.pairs(level, state).1 {
             [] => None,
             left if left.len() == state => Some([left, &below.next.beside(left)].concat()),
@@ -140,7 +141,7 @@ impl Samples {
     }
 }
 
-/// What comes out of the states of sequences of this level before any restoring.
+/// Records decoded from the states of this level, without restorers.
 pub(super) fn unfolded(tree: &SweeperTree, level: usize, sequences: &[Sequence]) -> Records {
     let mut states: Vec<f32> = sequences.iter().flat_map(|sequence| &sequence.states).copied().collect();
     for level in (1..=level).rev() {
@@ -150,7 +151,7 @@ pub(super) fn unfolded(tree: &SweeperTree, level: usize, sequences: &[Sequence])
         states.clear();
         for sequence in sequences {
             let (theirs, others) = rest.split_at(sequence.nodes(level) * 2 * width);
-            // Where the last one was alone, its other half is nobody's.
+            // Drop the padded right half of an unpaired node.
             states.extend_from_slice(&theirs[..sequence.nodes(level - 1) * width]);
             rest = others;
         }

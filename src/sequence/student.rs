@@ -6,6 +6,7 @@ use crate::codec::flow::recurrence::Recurrence;
 use crate::codec::train::recurrence::{Lessons, Trajectories, teach};
 use crate::codec::{Device, StageReport};
 use crate::error::{Error, Result};
+use crate::progress::{Callback, Progress};
 use crate::record::{Record, Records};
 use crate::whole_file::{self, Taken};
 use apcm_format::CodecImage;
@@ -17,18 +18,16 @@ use std::time::Duration;
 const MEMORY_NUMBERS_MAX: usize = 1 << 26;
 
 /// What a callback sees: the stage's name, its step and its steps.
-type Callback<'a> = Box<dyn FnMut(&str, usize, usize) -> ControlFlow<()> + 'a>;
-
 /// A recurrent network that follows a tree: `m' = m + g(m, x, t)`.
 ///
-/// Its memory stands for what the tree would have made of the same records, at the tree's top level, and the tree decodes it.
-/// Cost: one pass through one network a record, however many came before. It follows the tree, and is never it: how far
-/// off it ends is measured when it is taught (on MNIST a seventh of the square of the states, docs/numbers.md). The tree, whose
-/// appends are exact, is what [streams](crate::Store::stream) use.
+/// Its memory stands for what the tree would have made of the same records, at the tree's top level, and the
+/// tree decodes it. Cost: one pass through one network a record, however many came before. It follows the tree,
+/// and is never it: how far off it ends is measured when it is taught (on MNIST a seventh of the square of the
+/// states, docs/numbers.md). The tree, whose appends are exact, is what [streams](crate::Store::stream) use.
 ///
 /// # Source
-/// The student of the IMFN paper, taught its teacher's trajectory: each next state from the true one (teacher forcing), then
-/// from its own, eight steps in a row.
+/// The student of the IMFN paper, taught its teacher's trajectory: each next state from the true one (teacher
+/// forcing), then from its own, eight steps in a row.
 #[derive(Debug)]
 pub struct Student {
     recurrence: Recurrence,
@@ -37,6 +36,7 @@ pub struct Student {
 }
 
 /// Builds a [`Student`].
+#[must_use = "a builder does nothing by itself"]
 pub struct StudentTrainer<'a> {
     tree: &'a SweeperTree,
     records: &'a Records,
@@ -92,17 +92,17 @@ impl<'a> StudentTrainer<'a> {
     }
 
     /// Is called a few times a second; [`ControlFlow::Break`] ends a stage with the best so far.
-    pub fn progress(mut self, callback: impl FnMut(&str, usize, usize) -> ControlFlow<()> + 'a) -> Self {
+    pub fn progress(mut self, callback: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
         self.progress = Some(Box::new(callback));
         self
     }
 
-    /// Teaches; gives the student and how its two stages went. Their errors are of a run alone from the beginning, on
-    /// sequences set aside, as a share of the square of the tree's states.
+    /// Teaches; gives the student and how its two stages went. Their errors are of a run alone from the
+    /// beginning, on sequences set aside, as a share of the square of the tree's states.
     ///
     /// # Errors
-    /// [`TooLittleData`](Error::TooLittleData) for fewer than two whole sequences, [`Argument`](Error::Argument) for a length
-    /// that is not the tree's, or no steps or units.
+    /// [`TooLittleData`](Error::TooLittleData) for fewer than two whole sequences,
+    /// [`Argument`](Error::Argument) for a length that is not the tree's, or no steps or units.
     pub fn train(self) -> Result<(Student, Vec<StageReport>)> {
         let tree = self.tree;
         if self.length < 2 || self.length as u64 > tree.capacity() {
@@ -154,17 +154,13 @@ impl<'a> StudentTrainer<'a> {
             waiting = next;
             put(step + 1, &tree.lifted(super::tree::depth(step as u64 + 1), root)?);
         }
-        let mut progress = self.progress;
         let lessons = Lessons {
             hidden: self.hidden,
             steps: self.steps,
             seed: self.seed,
             device: self.device,
             time_max: self.time_max,
-            progress: Some(Box::new(move |seen| match &mut progress {
-                Some(callback) => callback(seen.stage, seen.step, seen.steps_max),
-                None => ControlFlow::Continue(()),
-            })),
+            progress: self.progress,
         };
         let (recurrence, reports) = teach(&taught, lessons)?;
         Ok((Student { recurrence, empty: tree.levels[top].empty.clone() }, reports))
@@ -206,8 +202,8 @@ impl Student {
     /// The memory after another record; [`SweeperTree::decode`] reads it.
     ///
     /// # Errors
-    /// [`RecordShape`](Error::RecordShape); [`Argument`](Error::Argument) when it has seen all it can follow, and for a tree
-    /// or a memory that is not its own.
+    /// [`RecordShape`](Error::RecordShape); [`Argument`](Error::Argument) when it has seen all it can follow,
+    /// and for a tree or a memory that is not its own.
     pub fn append(
         &self,
         tree: &SweeperTree,
@@ -264,12 +260,12 @@ impl Student {
     /// Writes the student to a new file of its own: under that name there is all of it or nothing, durably.
     ///
     /// # Errors
-    /// [`Exists`](Error::Exists), [`Io`](Error::Io); an older file of that name stays as it was.
+    /// [`Exists`](Error::Exists), [`Io`](Error::Io); an older file of that name is unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         whole_file::write(path.as_ref(), &self.image()?.encode()?, Taken::Refuse)
     }
 
-    /// The same in the place of an older file, which stays as it was until the new one is whole.
+    /// The same, replacing an older file, which is unchanged until the new one is complete.
     ///
     /// # Errors
     /// [`Io`](Error::Io).

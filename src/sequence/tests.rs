@@ -48,8 +48,8 @@ fn a_state_as_long_as_the_sequence_loses_nothing() {
     }
 }
 
-/// Where records go with each other, one that is followed by nothing is beside what it makes one expect: it comes back
-/// well. Beside the mean of all its error would be ten times as large.
+/// Where records go with each other, one that is followed by nothing is beside what it makes one expect: it
+/// comes back well. Beside the mean of all its error would be ten times as large.
 #[test]
 fn a_sequence_of_any_length_comes_back_well() {
     let walk = |i: usize| [(i as f32 / 9.0).sin(), (i as f32 / 9.0).cos(), (i as f32 / 23.0).sin()];
@@ -169,7 +169,7 @@ fn a_tree_is_the_same_after_it_was_stored() {
     assert!(SweeperTree::from_image(&image, Device::Cpu).is_err());
 }
 
-/// Where records are not what a line can say, a restorer learns it, and what it says is stored with the tree.
+/// On data that is not linear a restorer is learned and stored with the tree.
 #[test]
 fn a_restorer_pays_on_a_curve_and_is_left_out_where_it_does_not() {
     let curve = |count: usize, seed| {

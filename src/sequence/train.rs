@@ -5,6 +5,7 @@ use super::tree::{LEVELS_MAX, Level, SweeperTree, depth};
 use crate::codec::flow::pairs::Expectation;
 use crate::codec::{Codec, Device, FlowCodec, StageReport, error_and_norm};
 use crate::error::{Error, Result};
+use crate::progress::{Callback, Progress};
 use crate::record::Records;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,6 +20,7 @@ const TRAINABLE_MIN: usize = 128;
 
 /// How one level of a tree was made.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct LevelReport {
     /// The level; 0 is that of the leaves.
     pub level: usize,
@@ -30,7 +32,7 @@ pub struct LevelReport {
     pub pairs: usize,
     /// Mean squared error per element of all records, out of states of this level, before any restoring.
     pub error: f64,
-    /// What was tried beyond the linear optimum: the sweeper's predictor, the restorer.
+    /// Stages tried beyond the linear optimum: the sweeper's predictor, the restorer.
     pub stages: Vec<StageReport>,
 }
 
@@ -45,18 +47,24 @@ pub struct TrainedTree {
     pub seconds: f64,
 }
 
-/// What a progress callback sees: level, what is done there, step, steps.
-type Callback<'a> = Box<dyn FnMut(usize, &str, usize, usize) -> ControlFlow<()> + 'a>;
+impl SweeperTree {
+    /// Starts a training: see [`TreeTrainer`]. Each of `lengths` is how many of the records, one after the
+    /// other, are a sequence.
+    pub fn trainer<'a>(records: &'a Records, lengths: &'a [usize]) -> TreeTrainer<'a> {
+        TreeTrainer::new(records, lengths)
+    }
+}
 
 /// Builds a [`SweeperTree`] from sequences.
 ///
-/// Each level begins at its linear optimum, the principal axes of two neighbouring states, which for independent records
-/// are the axes of the records themselves. Then, behind a gate like a codec's, its sweeper may get a predictor for what a
-/// merge drops, taught with full pairs and with those of random prefixes beside what they make one expect; then the level is frozen,
-/// and a *restorer* is taught what records come out of its states and what they were. Gates judge on whole sequences that
-/// nothing was fitted to: a tenth of each depth, eight at least. Of fewer than 32 none is set aside, and their levels are fitted
-/// and not trained.
-pub struct Trainer<'a> {
+/// Each level begins at its linear optimum, the principal axes of two neighbouring states, which for
+/// independent records are the axes of the records themselves. Then, behind a gate like a codec's, its sweeper
+/// may get a predictor for what a merge drops, taught with full pairs and with those of random prefixes beside
+/// what they make one expect; then the level is frozen, and a *restorer* is taught what records come out of its
+/// states and what they were. Gates judge on whole sequences that nothing was fitted to: a tenth of each depth,
+/// eight at least. Of fewer than 32 none is set aside, and their levels are fitted and not trained.
+#[must_use = "a builder does nothing by itself"]
+pub struct TreeTrainer<'a> {
     records: &'a Records,
     lengths: &'a [usize],
     state: usize,
@@ -68,9 +76,9 @@ pub struct Trainer<'a> {
     progress: Option<Callback<'a>>,
 }
 
-impl fmt::Debug for Trainer<'_> {
+impl fmt::Debug for TreeTrainer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trainer")
+        f.debug_struct("TreeTrainer")
             .field("records", &self.records.len())
             .field("sequences", &self.lengths.len())
             .field("state", &self.state)
@@ -79,7 +87,7 @@ impl fmt::Debug for Trainer<'_> {
     }
 }
 
-impl<'a> Trainer<'a> {
+impl<'a> TreeTrainer<'a> {
     pub(super) fn new(records: &'a Records, lengths: &'a [usize]) -> Self {
         Self {
             records,
@@ -135,24 +143,21 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// Is called a few times a second with the level, the stage's name, its step and its steps. [`ControlFlow::Break`] ends
-    /// the stage with the best so far.
-    pub fn progress(
-        mut self,
-        callback: impl FnMut(usize, &str, usize, usize) -> ControlFlow<()> + 'a,
-    ) -> Self {
+    /// Called a few times a second with the steps of a stage, such as `level 3, predictor`.
+    /// [`ControlFlow::Break`] ends the stage with the best so far.
+    pub fn progress(mut self, callback: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
         self.progress = Some(Box::new(callback));
         self
     }
 
     /// Trains.
     ///
-    /// Cost: one eigendecomposition of twice the state a level, and two stages of at most so many steps. Memory: some ten
-    /// times the records.
+    /// Cost: one eigendecomposition of twice the state a level, and two stages of at most so many steps.
+    /// Memory: some ten times the records.
     ///
     /// # Errors
-    /// [`Argument`](Error::Argument) when the lengths are not those of the records or a sequence is empty or too long,
-    /// [`TooLittleData`](Error::TooLittleData).
+    /// [`Argument`](Error::Argument) when the lengths are not those of the records or a sequence is empty or
+    /// too long, [`TooLittleData`](Error::TooLittleData).
     pub fn train(mut self) -> Result<TrainedTree> {
         let began = Instant::now();
         let top = self.check()?;
@@ -294,7 +299,7 @@ impl<'a> Trainer<'a> {
         }
         match &mut self.progress {
             Some(callback) => {
-                trainer.progress(move |seen| callback(level, seen.stage, seen.step, seen.steps_max))
+                trainer.progress(move |seen| callback(&seen.named(&format!("level {level}, {}", seen.stage))))
             }
             None => trainer,
         }

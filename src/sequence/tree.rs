@@ -19,16 +19,17 @@ pub(super) struct Level {
     pub(super) restorer: Option<FlowCodec>,
     /// State of a subtree of this level without records, `Z_k`.
     pub(super) empty: Vec<f32>,
-    /// What to expect on the right of a state of this level, where there is nothing yet.
+    /// The conditional mean of the right state given a state of this level, for gaps.
     pub(super) next: Expectation,
 }
 
 /// A tree of sweepers: folds a sequence of records into one state of bounded length, and unfolds it.
 ///
-/// State `u` of a leaf is a record in the coordinates of its principal axes; `u = M_k([left; right])` one level up, with at
-/// most so many values as the state was given. What is missing on the right of a sequence whose length is no power of two
-/// is what the left makes one expect, which of independent records is the mean of all. Decoding runs the inverses from the root down. Untrained,
-/// its error is the sum of what each level lost, because those inverses turn and do not stretch.
+/// State `u` of a leaf is a record in the coordinates of its principal axes; `u = M_k([left; right])` one level
+/// up, with at most so many values as the state was given. What is missing on the right of a sequence whose
+/// length is no power of two is what the left makes one expect, which of independent records is the mean of
+/// all. Decoding runs the inverses from the root down. Untrained, its error is the sum of what each level lost,
+/// because those inverses turn and do not stretch.
 ///
 /// ```
 /// use apcm::{Record, Records, SweeperTree};
@@ -48,8 +49,8 @@ pub(super) struct Level {
 /// ```
 ///
 /// # Source
-/// Zerihun and Plashchinsky, "IMFN", arXiv 2602.00535. Different here: each level starts at its linear optimum, and
-/// [restoring](super::Trainer) is one network a depth, behind a gate.
+/// Zerihun and Plashchinsky, "IMFN", arXiv 2602.00535. Different here: each level starts at its linear optimum,
+/// and [restoring](super::TreeTrainer) is one network a depth, behind a gate.
 #[derive(Debug)]
 pub struct SweeperTree {
     pub(super) levels: Vec<Level>,
@@ -102,11 +103,6 @@ pub(super) fn depth(len: u64) -> usize {
 }
 
 impl SweeperTree {
-    /// Starts a training: see [`Trainer`](super::Trainer). Each of `lengths` is how many of the records, one after the other, are a sequence.
-    pub fn trainer<'a>(records: &'a Records, lengths: &'a [usize]) -> super::Trainer<'a> {
-        super::Trainer::new(records, lengths)
-    }
-
     /// Shape of the records it takes and gives.
     pub fn shape(&self) -> RecordShape {
         use crate::codec::Codec;
@@ -216,8 +212,8 @@ impl SweeperTree {
         Ok(states)
     }
 
-    /// States of a level from left and right ones of the level below, row by row; beside what is to be expected where there
-    /// is no right one.
+    /// States of a level from left and right ones of the level below, row by row; beside what is to be expected
+    /// where there is no right one.
     pub(super) fn merged_beside(
         &self,
         level: usize,
@@ -243,7 +239,8 @@ impl SweeperTree {
         finite(self.levels[0].sweeper.coordinates(records)?)
     }
 
-    /// States of one level from all of the level below, the last one beside what it makes one expect where it is alone.
+    /// States of one level from all of the level below, the last one beside what it makes one expect where it
+    /// is alone.
     pub(super) fn merged(&self, level: usize, mut states: Vec<f32>) -> Result<Vec<f32>> {
         use crate::codec::Codec;
         let Level { empty, next, .. } = &self.levels[level - 1];
@@ -287,7 +284,8 @@ impl SweeperTree {
     }
 }
 
-/// States that are numbers: of a record near the greatest `f32` they are not, and whatever shares a state with it would be lost.
+/// States that are numbers: of a record near the greatest `f32` they are not, and whatever shares a state with
+/// it would be lost.
 fn finite(states: Vec<f32>) -> Result<Vec<f32>> {
     check_overflow("the values of a state", &states)?;
     Ok(states)

@@ -1,29 +1,26 @@
 //! Creating and opening stores.
 
-use super::file::{self, Contents, Handle};
-use super::flusher::Flusher;
-use super::group::Group;
-use super::guard::guarded;
-use super::load::load;
-use super::medium::{Medium, Shared};
-use super::read::Snapshot;
-use super::tables::{STATE, meta_place};
-use super::{Inner, Store};
+use super::engine::Engine;
+use super::file::{self, Backing, Contents, Handle, STATE, SharedBackend, Snapshot, guarded, meta_place};
+use super::resident::{Trees, load};
+use super::staged::Group;
+use super::store::{OnClose, Store};
+use super::write::{Flusher, check_policy};
 use crate::clock::{self, Clock};
 use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
+use crate::storage::StorageBackend;
 use apcm_format::{
     DecodeError, Features, Policy, Similarity, StoreHeader, StoreState, StoreUuid, frame, limits,
 };
 use parking_lot::{Mutex, RwLock};
 use rand::TryRng;
-use redb::StorageBackend;
 use std::fs::Permissions;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Memory that opening may take where nothing was said: this, or so many times what the file takes on the disk.
+/// The default memory limit of an open: this, or this many times the file's allocated size.
 const MEMORY_LIMIT: u64 = 1 << 30;
 const MEMORY_PER_FILE_BYTE: u64 = 256;
 
@@ -42,16 +39,43 @@ const MEMORY_PER_FILE_BYTE: u64 = 256;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
+#[must_use = "a builder does nothing by itself"]
 pub struct StoreBuilder {
     capacity: u32,
     similarity: Similarity,
     policy: Policy,
-    pub(super) byte_budget: Option<u64>,
+    pub(crate) byte_budget: Option<u64>,
     memory_limit: Option<u64>,
-    pub(super) permissions: Option<Permissions>,
+    pub(crate) permissions: Option<Permissions>,
     aborts: bool,
-    pub(super) device: Device,
+    pub(crate) device: Device,
     clock: Clock,
+}
+
+impl Store {
+    /// Starts creating or opening a store with options.
+    pub fn builder() -> StoreBuilder {
+        StoreBuilder::new()
+    }
+
+    /// Opens a store for reading and writing; the codec comes from the file.
+    ///
+    /// Cost: reads every slot record once and derives the search vectors, on all cores.
+    ///
+    /// # Errors
+    /// [`NotAStore`](Error::NotAStore) and [`TooNew`](Error::TooNew) leave the file untouched, byte for byte;
+    /// [`Locked`](Error::Locked), [`Io`](Error::Io), [`UnknownCodec`](Error::UnknownCodec).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open(path)
+    }
+
+    /// Opens a store for reading, beside any number of other readers. Nothing is counted.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`NeedsRecovery`](Error::NeedsRecovery) after a crash.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open_read_only(path)
+    }
 }
 
 impl std::fmt::Debug for StoreBuilder {
@@ -65,7 +89,7 @@ impl std::fmt::Debug for StoreBuilder {
 }
 
 impl StoreBuilder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             capacity: 10_000,
             similarity: Similarity::Cosine,
@@ -85,8 +109,8 @@ impl StoreBuilder {
         self
     }
 
-    /// Most bytes of everything that a new store keeps for its slots together; none by default. Under pressure residuals
-    /// of the least used memories are dropped first, and memories last.
+    /// Most bytes of everything that a new store keeps for its slots together; none by default. Under pressure
+    /// residuals of the least used memories are dropped first, and memories last.
     pub fn byte_budget(mut self, bytes: u64) -> Self {
         self.byte_budget = Some(bytes);
         self
@@ -94,15 +118,16 @@ impl StoreBuilder {
 
     /// Most bytes of memory that opening a store may take for its codec, search vectors and occupancy.
     ///
-    /// By default 1 GiB, or 256 times what the file takes on the disk where that is more: then a small file from a stranger, or one
-    /// that is long and mostly holes, cannot ask for more than a gibibyte. Pages are read beside that, through a cache of 64 MiB. A store of short codes and long
-    /// search vectors may need more than that once it is large; its error names both numbers.
+    /// By default 1 GiB, or 256 times what the file takes on the disk where that is more: then a small file
+    /// from a stranger, or one that is long and mostly holes, cannot ask for more than a gibibyte. Pages are
+    /// read beside that, through a cache of 64 MiB. A store of short codes and long search vectors may need
+    /// more than that once it is large; its error names both numbers.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
         self
     }
 
-    /// Who may read and write a new store's file; its owner alone by default.
+    /// Permissions of a new store's file; its owner alone by default.
     pub fn permissions(mut self, permissions: Permissions) -> Self {
         self.permissions = Some(permissions);
         self
@@ -110,8 +135,8 @@ impl StoreBuilder {
 
     /// Opens stores in a program that is built with `panic = "abort"` too, which is refused otherwise.
     ///
-    /// The database can panic on a malformed page. That becomes an error here, in a program whose panics unwind; in one whose
-    /// panics abort, a damaged file ends the process.
+    /// The database can panic on a malformed page. That becomes an error here, in a program whose panics
+    /// unwind; in one whose panics abort, a damaged file ends the process.
     pub fn accept_aborts(mut self) -> Self {
         self.aborts = true;
         self
@@ -123,7 +148,7 @@ impl StoreBuilder {
         self
     }
 
-    /// Who makes room in a new store once it is full; the least frequently used memory by default.
+    /// The eviction policy of a new store; by default the least frequently used memory leaves.
     /// [`Store::set_policy`] changes it later.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
@@ -143,12 +168,12 @@ impl StoreBuilder {
     }
 
     /// The same without a byte budget.
-    pub(super) fn without_budget(&self) -> Self {
+    pub(crate) fn without_budget(&self) -> Self {
         Self { byte_budget: None, ..self.clone() }
     }
 
     /// With the clock of another store.
-    pub(super) fn shared_clock(mut self, clock: Clock) -> Self {
+    pub(crate) fn shared_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
@@ -158,16 +183,16 @@ impl StoreBuilder {
     /// The file is built under a temporary name, synced, and renamed: a crash leaves the whole store or none.
     ///
     /// # Errors
-    /// [`Exists`](Error::Exists), [`Argument`](Error::Argument) for a capacity of 0 or above the format's limit, or a half-life of 0,
-    /// [`Io`](Error::Io).
+    /// [`Exists`](Error::Exists), [`Argument`](Error::Argument) for a capacity of 0 or above the format's
+    /// limit, or a half-life of 0, [`Io`](Error::Io).
     pub fn create(self, path: impl AsRef<Path>, codec: impl Codec) -> Result<Store> {
-        self.create_boxed(path.as_ref(), Box::new(codec))
+        self.create_in(Backing::File(path.as_ref().to_owned()), Box::new(codec))
     }
 
     /// Creates a store in storage of your own instead of a file: in memory, on a device, under encryption.
     ///
-    /// The storage must be empty. It need not lock, but then nothing keeps two handles apart. A crash before this returns
-    /// may leave it half made: begin again with empty storage.
+    /// The storage must be empty. It need not lock, but then nothing keeps two handles apart. A crash before
+    /// this returns may leave it half made: begin again with empty storage.
     ///
     /// ```
     /// use apcm::{InMemoryBackend, PlainCodec, Record, Store};
@@ -181,18 +206,10 @@ impl StoreBuilder {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn create_on(self, backend: impl StorageBackend, codec: impl Codec) -> Result<Store> {
-        self.create_in(Medium::Backend(Shared::new(backend)), Box::new(codec))
+        self.create_in(Backing::Backend(SharedBackend::new(backend)), Box::new(codec))
     }
 
-    /// Creates a store with a codec that is behind a pointer already.
-    ///
-    /// # Errors
-    /// As [`create`](Self::create).
-    pub fn create_boxed(self, path: &Path, codec: Box<dyn Codec>) -> Result<Store> {
-        self.create_in(Medium::File(path.to_owned()), codec)
-    }
-
-    pub(super) fn create_in(self, medium: Medium, codec: Box<dyn Codec>) -> Result<Store> {
+    pub(crate) fn create_in(self, backing: Backing, codec: Box<dyn Codec>) -> Result<Store> {
         if self.capacity == 0 || self.capacity > limits::CAPACITY_MAX {
             return Err(Error::argument(
                 "the capacity",
@@ -200,14 +217,14 @@ impl StoreBuilder {
                 self.capacity,
             ));
         }
-        super::policy::check(self.policy)?;
+        check_policy(self.policy)?;
         self.check_panics(cfg!(panic = "abort"))?;
         if self.byte_budget == Some(0) {
             return Err(Error::argument("the byte budget", "at least 1", 0));
         }
         let mut uuid = [0; 16];
         rand::rngs::SysRng.try_fill_bytes(&mut uuid).map_err(|error| Error::Io {
-            path: medium.name().to_owned(),
+            path: backing.name().to_owned(),
             source: std::io::Error::other(error.to_string()),
         })?;
         let image = codec.image()?.encode()?;
@@ -228,9 +245,9 @@ impl StoreBuilder {
         let state = frame::seal(&state, meta_place(header.uuid, STATE))?;
         let contents =
             Contents { header: &header, codec: &image, state: &state, permissions: self.permissions.clone() };
-        let opened = file::create(&medium, &contents)?;
+        let opened = file::create(&backing, &contents)?;
         drop(image);
-        self.finish(medium, opened, Some(codec))
+        self.finish(backing, opened, Some(codec))
     }
 
     /// Opens a store for reading and writing; the codec comes from the file.
@@ -238,7 +255,7 @@ impl StoreBuilder {
     /// # Errors
     /// As [`Store::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
-        self.open_in(Medium::File(path.as_ref().to_owned()), None)
+        self.open_in(Backing::File(path.as_ref().to_owned()), None)
     }
 
     /// Opens a store that [`create_on`](Self::create_on) made, after a crash too.
@@ -246,7 +263,7 @@ impl StoreBuilder {
     /// # Errors
     /// As [`Store::open`]; but what is in the storage is not promised to stay as it was when it is no store.
     pub fn open_on(self, backend: impl StorageBackend) -> Result<Store> {
-        self.open_in(Medium::Backend(Shared::new(backend)), None)
+        self.open_in(Backing::Backend(SharedBackend::new(backend)), None)
     }
 
     /// Opens a store together with a codec of the user's own.
@@ -254,7 +271,7 @@ impl StoreBuilder {
     /// # Errors
     /// As [`Store::open`], and [`CodecMismatch`](Error::CodecMismatch) when another codec wrote the store.
     pub fn open_with_codec(self, path: impl AsRef<Path>, codec: impl Codec) -> Result<Store> {
-        self.open_in(Medium::File(path.as_ref().to_owned()), Some(Box::new(codec)))
+        self.open_in(Backing::File(path.as_ref().to_owned()), Some(Box::new(codec)))
     }
 
     /// Opens a store for reading only.
@@ -265,13 +282,13 @@ impl StoreBuilder {
         let path = path.as_ref();
         self.check_panics(cfg!(panic = "abort"))?;
         let opened = file::open_read_only(path)?;
-        self.finish(Medium::File(path.to_owned()), opened, None)
+        self.finish(Backing::File(path.to_owned()), opened, None)
     }
 
-    fn open_in(self, medium: Medium, codec: Option<Box<dyn Codec>>) -> Result<Store> {
+    fn open_in(self, backing: Backing, codec: Option<Box<dyn Codec>>) -> Result<Store> {
         self.check_panics(cfg!(panic = "abort"))?;
-        let opened = file::open_writable(&medium)?;
-        self.finish(medium, opened, codec)
+        let opened = file::open_writable(&backing)?;
+        self.finish(backing, opened, codec)
     }
 
     /// Whether a panic of the database can be caught in this program.
@@ -286,11 +303,11 @@ impl StoreBuilder {
 
     fn finish(
         self,
-        medium: Medium,
+        backing: Backing,
         (handle, header): (Handle, StoreHeader),
         codec: Option<Box<dyn Codec>>,
     ) -> Result<Store> {
-        let file_bytes = medium.allocated()?;
+        let file_bytes = backing.allocated()?;
         let by_default = MEMORY_LIMIT.max(file_bytes.saturating_mul(MEMORY_PER_FILE_BYTE));
         let limit = self.memory_limit.unwrap_or(by_default);
         let image = guarded("read the codec", || file::read_codec(&handle.begin_read()?, &header, limit))?;
@@ -322,30 +339,39 @@ impl StoreBuilder {
             }
             _ => Ok(()),
         };
-        let mut live = guarded("load the store", || load(&handle, &header, codec.as_ref(), left))?;
+        let mut resident = guarded("load the store", || load(&handle, &header, codec.as_ref(), left))?;
         match guarded("begin a read", || Snapshot::of(&handle)) {
-            Ok(snapshot) => live.publish(snapshot),
+            Ok(snapshot) => resident.publish(snapshot),
             // A reader may have what can be read.
             Err(error) => handle.writable().map_or(Ok(()), |_| Err(error))?,
         }
         let writable = handle.writable().is_ok();
-        let inner = Arc::new(Inner {
-            medium,
+        let engine = Arc::new(Engine {
+            backing,
             header,
             codec,
             codec_bytes: image.len() as u64,
             handle,
-            live: RwLock::new(live),
+            resident: RwLock::new(resident),
             writer: Mutex::new(()),
             group: Group::default(),
             poisoned: AtomicBool::new(false),
             signal: Arc::default(),
             clock: self.clock,
-            streams: super::stream::Streams::new(self.device, limit),
+            trees: Trees::new(self.device, limit),
         });
-        let flusher = if writable { Some(Flusher::start(&inner)?) } else { None };
-        Ok(Store { inner, flusher })
+        let on_close = if writable { Some(on_close(&engine, Flusher::start(&engine)?)) } else { None };
+        Ok(Store::new(engine, on_close))
     }
+}
+
+/// Ends the flusher, and flushes once more.
+fn on_close(engine: &Arc<Engine>, flusher: Flusher) -> OnClose {
+    let engine = Arc::clone(engine);
+    Box::new(move || {
+        flusher.join();
+        engine.flush()
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! What the system does with names: the only place that gives a file its name, and syncs files and folders for it.
+//! What the system does with names: the only place that gives a file its name, and syncs files and folders for
+//! it.
 //!
 //! Tests see every step (`steps.rs`), to compute what a crash between any two of them may leave.
 
-use super::Taken;
 use super::steps::{self, Step, seen};
 use crate::error::{Error, Result};
 use std::fs::File;
@@ -10,6 +10,15 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempPath;
+
+/// What is to happen to a file that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It stays, and the new one is refused, whenever it appeared.
+    Refuse,
+    /// It is replaced.
+    Replace,
+}
 
 /// What temporary names begin with.
 const PREFIX: &str = ".apcm-new-";

@@ -32,7 +32,8 @@ mod observer {
         static ONLY_NAMED: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Runs something, and gives the steps it took on this thread; as on a system without unnamed files, if `named`.
+    /// Runs something, and gives the steps it took on this thread; as on a system without unnamed files, if
+    /// `named`.
     pub(crate) fn observed<T>(named: bool, run: impl FnOnce() -> T) -> (T, Vec<Step>) {
         SEEN.set(Some(Vec::new()));
         ONLY_NAMED.set(named);

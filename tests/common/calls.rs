@@ -47,14 +47,15 @@ pub fn can_be_seen() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Whether files without a name can be refused to a program: where std and rustix open files by different calls.
+/// Whether files without a name can be refused to a program: where std and rustix open files by different
+/// calls.
 pub const UNNAMED_CAN_BE_REFUSED: bool = cfg!(target_arch = "x86_64");
 
 /// What makes the program find no files without a name.
 const REFUSED: &str = "inject=open:error=EOPNOTSUPP";
 
-/// Runs a program in a folder, which must succeed, as on a file system that has no files without a name, if `named`. Gives its
-/// calls in the order in which they took effect.
+/// Runs a program in a folder, which must succeed, as on a file system that has no files without a name, if
+/// `named`. Gives its calls in the order in which they took effect.
 ///
 /// Each takes effect when it returns; what a sync promises holds for what was done before it began.
 pub fn of(program: &str, line: &[&str], folder: &Path, named: bool) -> Vec<Call> {

@@ -1,8 +1,8 @@
 //! A disk in memory that can lose power, fail and fill up.
 //!
-//! It remembers every write in order. What a machine may find after power returns is computed from that afterwards:
-//! everything before the last sync, and of what came after it any subset, in any order, torn at any byte, with the
-//! file's growth lost or not, and garbage where nothing was written.
+//! It remembers every write in order. What a machine may find after power returns is computed from that
+//! afterwards: everything before the last sync, and of what came after it any subset, in any order, torn at any
+//! byte, with the file's growth lost or not, and garbage where nothing was written.
 
 use apcm::StorageBackend;
 use std::io;
@@ -23,8 +23,8 @@ pub enum Loss {
     /// They stay dirty: the next good sync writes them.
     #[default]
     Nothing,
-    /// None arrives, and all are marked clean: no later sync writes them. So do ext4, XFS and Btrfs. The file's length is no page
-    /// and stays to be written.
+    /// None arrives, and all are marked clean: no later sync writes them. So do ext4, XFS and Btrfs. The file's
+    /// length is no page and stays to be written.
     All,
     /// Some arrive, chosen by this seed, and all are marked clean.
     Some(u64),

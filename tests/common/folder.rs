@@ -1,9 +1,10 @@
 //! A file system that loses power: what a folder may hold after a crash between any two calls of a program.
 //!
-//! It guarantees what POSIX guarantees, and no more: after a crash a file has the contents of its last sync, and a folder
-//! has the names of its last sync. Each later change of a name may survive or be lost, independently of all others. Any
-//! subset of the later writes may survive, torn at sectors, with the file's growth or without it. A rename is atomic, but
-//! the old name may survive too. Changes of different names commute, so their order adds no further folder.
+//! It guarantees what POSIX guarantees, and no more: after a crash a file has the contents of its last sync,
+//! and a folder has the names of its last sync. Each later change of a name may survive or be lost,
+//! independently of all others. Any subset of the later writes may survive, torn at sectors, with the file's
+//! growth or without it. A rename is atomic, but the old name may survive too. Changes of different names
+//! commute, so their order adds no further folder.
 
 use super::calls::{BEGIN_SYNC, Call};
 use super::disk::{Event, Fate, Fill, Moment, Random};
@@ -82,8 +83,8 @@ impl History {
         reader.history
     }
 
-    /// Whether a crash after this many acts is worth more than the state in which everything arrived: a sync comes next, or a
-    /// name, or the end.
+    /// Whether a crash after this many acts is worth more than the state in which everything arrived: a sync
+    /// comes next, or a name, or the end.
     fn is_eve(&self, count: usize) -> bool {
         match self.acts.get(count) {
             Some(Act::File(_, event)) => *event == Event::Sync,

@@ -1,6 +1,7 @@
 //! Is a concurrent history linearizable? Wing and Gong's search with Lowe's memory of what was tried.
 //!
-//! J. Wing, C. Gong, "Testing and Verifying Concurrent Objects", 1993; G. Lowe, "Testing for linearizability", 2017.
+//! J. Wing, C. Gong, "Testing and Verifying Concurrent Objects", 1993; G. Lowe, "Testing for linearizability",
+//! 2017.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -14,8 +15,8 @@ pub trait Sequential: Clone + Eq + Hash {
     fn after(&self, op: &Self::Op) -> Option<Self>;
 }
 
-/// An operation, with its response, and when it began and ended. One whose outcome is unknown never ended: it may have taken
-/// effect at any time since, or not at all.
+/// An operation, with its response, and when it began and ended. One whose outcome is unknown never ended: it
+/// may have taken effect at any time since, or not at all.
 #[derive(Debug, Clone)]
 pub struct Call<Op> {
     pub op: Op,

@@ -8,8 +8,6 @@ pub mod folder;
 pub mod linear;
 pub mod model;
 pub mod scripts;
-#[cfg(feature = "cli")]
-pub mod shell;
 pub mod tamper;
 
 use apcm::{
@@ -91,8 +89,10 @@ pub fn records(dims: &[usize], values: Vec<f32>) -> Records {
 
 /// The project's own images, `[28, 28]` in `[0, 1]`.
 pub fn images(range: std::ops::Range<u64>) -> Records {
-    // Tests run in the package's folder; a path baked in at compile time would outlive a moved or deleted clone.
-    let path = "examples/data/fashion-mnist/t10k-images-idx3-ubyte.gz";
+    // Tests run in their package's folder; a path baked in at compile time would outlive a moved or deleted
+    // clone.
+    let path = PathBuf::from("examples/data/fashion-mnist/t10k-images-idx3-ubyte.gz");
+    let path = if path.exists() { path } else { PathBuf::from("..").join(path) };
     apcm::ingest::Dataset::open(path).unwrap().load_range(range).unwrap()
 }
 

@@ -39,8 +39,8 @@ pub enum Op {
 /// Records in a part of a stream.
 const PART: usize = 4;
 
-/// The model: slots and their ranks, the next sequence number, counted reads, and how many memories left against their
-/// will.
+/// The model: slots and their ranks, the next sequence number, counted reads, and how many memories left
+/// against their will.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     pub policy: Policy,
@@ -77,8 +77,8 @@ impl Model {
         }
     }
 
-    /// What one use at this time adds to a rank. An aged use weighs twice as much a half-life later, and what it
-    /// weighs grows in a straight line between.
+    /// What one use at this time adds to a rank. An aged use weighs twice as much a half-life later, and what
+    /// it weighs grows in a straight line between.
     fn weight(&self, tick: u64) -> u128 {
         match self.policy {
             Policy::LfuAged { half_life } => {
@@ -125,9 +125,9 @@ impl Model {
         })
     }
 
-    /// The lowest free slot; else that of the memory of the lowest rank that is not pinned, the oldest among equals; a part that
-    /// was appended to within as many writes as there are slots only after all that was there before, and one that this very
-    /// transaction wrote only when there is no other.
+    /// The lowest free slot; else that of the memory of the lowest rank that is not pinned, the oldest among
+    /// equals; a part that was appended to within as many writes as there are slots only after all that was
+    /// there before, and one that this very transaction wrote only when there is no other.
     fn place(&mut self, memory: Memory, since: u64) -> bool {
         let free = self.slots.iter().position(Option::is_none);
         let victim = || {
@@ -278,7 +278,8 @@ impl Model {
                     self.policy = *policy;
                     for slot in 0..self.slots.len() {
                         if let Some(memory) = &self.slots[slot] {
-                            // When it was written is told by its number alone: reads are taken to have come evenly.
+                            // When it was written is told by its number alone: reads are taken to have come
+                            // evenly.
                             let written = memory.seq * (self.next_seq + self.reads) / self.next_seq;
                             self.ranks[slot] = self.rank_of_written(written, memory.count);
                         }

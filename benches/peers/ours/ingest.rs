@@ -19,7 +19,8 @@ pub(super) struct Ingested {
 impl Ingested {
     pub(super) fn answer(&mut self, words: &Words<'_>) -> Outcome<Option<Value>> {
         match words.text(0)? {
-            // A codec for a dataset: `entropy`, the default of `bytes_per_record`, or `allocated`, which encodes fastest.
+            // A codec for a dataset: `entropy`, the default of `bytes_per_record`, or `allocated`, which
+            // encodes fastest.
             "dataset" => {
                 let path = words.path(1)?;
                 let some = Dataset::open(&path)?.load_range(0..8_000)?;

@@ -48,7 +48,8 @@ impl Searched {
         Ok(serde_json::json!({ "slots": dataset.len() }))
     }
 
-    /// Ten nearest of the next queries: `exact`, `two-stage` or `auto`, all at once, on so many threads (0: as it likes).
+    /// Ten nearest of the next queries: `exact`, `two-stage` or `auto`, all at once, on so many threads (0: as
+    /// it likes).
     fn search(&mut self, scan: &str, count: usize, threads: usize) -> Outcome<serde_json::Value> {
         let (Some(store), Some(queries)) = (&self.store, &self.queries) else {
             return Err("no rows".into());

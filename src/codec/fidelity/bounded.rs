@@ -5,16 +5,16 @@
 //! 1..5    step, f32
 //! ..      one index a value, range coded
 //! ```
-//! The difference is taken in the record's own space, where the quantizer's error is the record's error. A dead zone
-//! keeps what is small at zero, so that a bound a little below the code's own error costs little.
+//! The difference is taken in the record's own space, where the quantizer's error is the record's error. A dead
+//! zone keeps what is small at zero, so that a bound a little below the code's own error costs little.
 
-use super::malformed;
+use super::malformed::malformed;
 use crate::codec::error_and_norm;
-use crate::codec::quantizer::range::{Categorical, Reader, Writer, bits_of, categorical, frequencies};
+use crate::codec::quantizer::range_coder::{Categorical, Reader, Writer, bits_of, categorical, frequencies};
 use crate::error::Result;
 
-/// What another backend or batch size may move a reconstruction by, as a share of its largest value; each value by at
-/// most this, so the root mean square too. Tested as the codecs' device tolerance.
+/// How far another backend or batch size may move a reconstruction, as a share of its largest value; each value
+/// by at most this, so the root mean square too. Tested as the codecs' device tolerance.
 const BACKEND_MARGIN: f64 = 1e-4;
 /// Where a reconstruction is a small difference of large numbers, their rounding is what remains.
 const CANCELLATION: f64 = 1e-5;
@@ -39,8 +39,8 @@ pub(super) enum Packed {
     OutOfReach,
 }
 
-/// What may be lost so that the bound holds on every backend, as a root mean square, and how much backends may differ.
-/// `scale` is the largest number a codec adds up to reconstruct, if that is more than the record shows.
+/// What may be lost so that the bound holds on every backend, as a root mean square, and how much backends may
+/// differ. `scale` is the largest number a codec adds up to reconstruct, if that is more than the record shows.
 fn allowance(decoded: &[f32], bound: f32, scale: f32) -> (f64, f64) {
     let largest = decoded.iter().fold(0.0_f64, |largest, &x| largest.max(f64::from(x).abs()));
     let margin = BACKEND_MARGIN * largest + CANCELLATION * f64::from(scale);
@@ -73,8 +73,9 @@ pub(super) fn pack(record: &[f32], decoded: &[f32], bound: f32, scale: f32) -> P
             .sum();
         ((squared / differences.len() as f64).sqrt() <= allowed).then_some(indices)
     };
-    // The error does not quite rise with the step, nor the bits quite fall: a ladder of steps is tried, and the cheapest
-    // that keeps the bound is taken. The finest always keeps it: this dead zone errs by less than a step.
+    // The error does not quite rise with the step, nor the bits quite fall: a ladder of steps is tried, and the
+    // cheapest that keeps the bound is taken. The finest always keeps it: this dead zone errs by less than a
+    // step.
     let (finest, coarsest) = (allowed, reach.max(allowed));
     let ladder =
         (0..=LADDER).map(|rung| finest * (coarsest / finest).powf(f64::from(rung) / f64::from(LADDER)));
@@ -105,7 +106,8 @@ pub(super) fn pack(record: &[f32], decoded: &[f32], bound: f32, scale: f32) -> P
     Packed::Payload(payload)
 }
 
-/// Adds a packed difference. An empty one adds nothing: the code alone keeps the bound, and says that there is one.
+/// Adds a packed difference. An empty one adds nothing: the code alone keeps the bound, and says that there is
+/// one.
 pub(super) fn add(payload: &[u8], decoded: &mut [f32]) -> Result<()> {
     if payload.is_empty() {
         return Ok(());
@@ -141,8 +143,8 @@ fn index(difference: f64, step: f32) -> i32 {
     if difference < 0.0 { -(magnitude as i32) } else { magnitude as i32 }
 }
 
-/// Two-sided geometric: each index further from zero is less likely by one factor. Multiplications and divisions only,
-/// which are the same everywhere.
+/// Two-sided geometric: each index further from zero is less likely by one factor. Multiplications and
+/// divisions only, which are the same everywhere.
 fn weights(shape: u8) -> Vec<u16> {
     let factor = (f64::from(shape) + 1.0).powi(2) / f64::from(SHAPES + 1).powi(2);
     let mut falling = vec![1.0];

@@ -4,13 +4,14 @@
 //! 0   form
 //! ..  the values in that form
 //! ```
-//! Four forms are tried and the shortest is kept: one byte a value where all are whole numbers over the same divisor,
-//! which is what images are; a palette of the different values and an index for each; two bytes a value where half
-//! precision holds them all, which is what many embeddings are; four bytes a value, bytes of equal weight side by
-//! side. All are deflated. Nothing here depends on a reconstruction, so nothing here depends on a backend: the one
-//! operation is a division of two small whole numbers, which IEEE 754 rounds alike everywhere.
+//! Four forms are tried and the shortest is kept: one byte a value where all are whole numbers over the same
+//! divisor, which is what images are; a palette of the different values and an index for each; two bytes a
+//! value where half precision holds them all, which is what many embeddings are; four bytes a value, bytes of
+//! equal weight side by side. All are deflated. Nothing here depends on a reconstruction, so nothing here
+//! depends on a backend: the one operation is a division of two small whole numbers, which IEEE 754 rounds
+//! alike everywhere.
 
-use super::malformed;
+use super::malformed::malformed;
 use crate::error::Result;
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
@@ -22,7 +23,7 @@ const PALETTE: u8 = 0;
 const HALF: u8 = 1;
 const SINGLE: u8 = 2;
 const WHOLE: u8 = 3;
-/// What bytes are divided by to become values: 255 in images scaled to `[0, 1]`, 1 in those that are not.
+/// The divisor of bytes: 255 in images scaled to `[0, 1]`, 1 in those that are not.
 const DIVISORS: [u8; 2] = [255, 1];
 /// Deflate's best; records are small.
 const LEVEL: u32 = 9;

@@ -1,4 +1,4 @@
-//! The invertible chain: couplings, permutations, and who reads whom.
+//! The invertible chain: couplings, permutations, and which coordinates each coupling reads.
 //!
 //! Contract: [`Chain::inverse`] undoes [`Chain::forward`] up to rounding, for every weight, because a coupling
 //! passes the half it reads through unchanged. `log|det J|` of an affine coupling is the sum of its log-scales.
@@ -22,7 +22,7 @@ pub(super) struct Layer {
     pub(super) active: Range<usize>,
 }
 
-/// Who reads whom; the weights are in a [`Network`].
+/// Which coordinates each coupling reads; the weights are in a [`Network`].
 #[derive(Debug, Clone)]
 pub(crate) struct Geometry {
     pub(super) layers: Vec<Layer>,
@@ -99,7 +99,11 @@ impl Chain {
             Vec::new()
         };
         let input_scale = if config.preset == Preset::Ordered && config.couplings > 0 {
-            Some(super::weights::floats(image.tensor("chain.input_scale", ElementType::F32, &[latent])?)?)
+            Some(crate::codec::weights::floats(image.tensor(
+                "chain.input_scale",
+                ElementType::F32,
+                &[latent],
+            )?)?)
         } else {
             None
         };
@@ -157,7 +161,7 @@ impl Chain {
         if let Some(scale) = &self.geometry.input_scale
             && !self.geometry.layers.is_empty()
         {
-            image.tensors.push(super::weights::tensor(
+            image.tensors.push(crate::codec::weights::tensor(
                 "chain.input_scale".to_owned(),
                 &[scale.len()],
                 scale,
@@ -238,7 +242,7 @@ impl Chain {
         }
     }
 
-    /// Who reads whom.
+    /// Which coordinates each coupling reads.
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -254,7 +258,7 @@ impl Chain {
     }
 }
 
-/// What undoes a permutation.
+/// The inverse of a permutation.
 pub(super) fn inverted(order: &[u32]) -> Vec<u32> {
     let mut inverse = vec![0; order.len()];
     for (to, &from) in order.iter().enumerate() {
@@ -327,7 +331,8 @@ mod tests {
             for (x, y) in x.iter().zip(back) {
                 assert!((x - y).abs() < 1e-5, "{preset:?}: {x} came back as {y}");
             }
-            // A coupling scales its active half by exp(s): the volume of a small cube around x changes by sum(s).
+            // A coupling scales its active half by exp(s): the volume of a small cube around x changes by
+            // sum(s).
             let one = &x[..11];
             let step = 1e-2_f32;
             let column = |j: usize, sign: f32| {

@@ -1,14 +1,14 @@
-//! What happens to activations one by one, in loops that the compiler turns into vector instructions.
+//! Elementwise operations on activations, in loops that the compiler vectorizes.
 //!
-//! The functions of the C library cost five nanoseconds a value and are not inlined: a batch of a thousand records has
-//! eight million. These are as exact as single precision asks for, and cost a fifth of one.
+//! The functions of the C library cost five nanoseconds a value and are not inlined: a batch of a thousand
+//! records has eight million. These are as exact as single precision asks for, and cost a fifth of one.
 
 use pulp::Arch;
 
 /// `e^x`, to two units in the last place; finite for every finite `x`.
 ///
-/// Cody and Waite: `x = n ln 2 + r` with `|r| <= ln 2 / 2`, `ln 2` in two parts so that `r` is exact; `e^r` by the
-/// polynomial of the Cephes library; `2^n` by the exponent's bits.
+/// Cody and Waite: `x = n ln 2 + r` with `|r| <= ln 2 / 2`, `ln 2` in two parts so that `r` is exact; `e^r` by
+/// the polynomial of the Cephes library; `2^n` by the exponent's bits.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     /// Adding it leaves the nearest integer in the low bits.
@@ -88,8 +88,8 @@ pub(super) fn scaled(x: &[f32], scale: &[f32], bound: f32, out: &mut [f32]) {
     });
 }
 
-/// An affine coupling of one row, `y = x exp(s) + t`, or its inverse; `[s | t]` is `both` and its bias, log-scales are
-/// softly clamped where there is a bound.
+/// An affine coupling of one row, `y = x exp(s) + t`, or its inverse; `[s | t]` is `both` and its bias,
+/// log-scales are softly clamped where there is a bound.
 pub(super) fn couple(x: &mut [f32], both: &[f32], bias: &[f32], clamp: Option<f32>, inverse: bool) {
     let ((s, t), (bias_s, bias_t)) = (both.split_at(x.len()), bias.split_at(x.len()));
     Arch::new().dispatch(|| {

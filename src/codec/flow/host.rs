@@ -1,9 +1,9 @@
 //! The network on the CPU, for encoding and decoding: a few records a thread, all layers one after the other.
 //!
-//! burn goes layer by layer over the whole batch, so that each layer's activations go to memory and come back, and its
-//! products are half as fast as faer's. Here a share of the batch goes through all layers while it lies in the second
-//! cache. Training, and every other device, is burn's; both compute the same network, and a test holds them together.
-//! Measured beside PyTorch and burn in `docs/numbers.md`.
+//! burn goes layer by layer over the whole batch, so that each layer's activations go to memory and come back,
+//! and its products are half as fast as faer's. Here a share of the batch goes through all layers while it lies
+//! in the second cache. Training, and every other device, is burn's; both compute the same network, and a test
+//! holds them together. Measured beside PyTorch and burn in `docs/numbers.md`.
 
 use super::chain::{Geometry, inverted};
 use super::elementwise::{couple, gate, normalize, scaled};
@@ -13,7 +13,8 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-/// Records that go through all layers together, at most: enough to use each weight well, few enough for the second cache.
+/// Records that go through all layers together, at most: enough to use each weight well, few enough for the
+/// second cache.
 const SHARE: usize = 256;
 /// Values of theirs, at most.
 const SHARE_VALUES: usize = 1 << 19;
@@ -49,7 +50,7 @@ impl Dense {
         Self { input: self.input, weight, bias }
     }
 
-    /// `x W` alone: whoever looks at it next adds the bias, in a pass that has to be made anyway.
+    /// `x W` without the bias; the next pass over the result adds it.
     fn without_bias(&self, x: Rows<'_>, rows: usize, out: &mut Vec<f32>) {
         out.resize(rows * self.bias.len(), 0.0);
         multiply(x, rows, self.input, &self.weight, out, Accum::Replace);
@@ -103,7 +104,7 @@ impl Gate {
 }
 
 #[derive(Debug)]
-struct Residual {
+struct HostBlock {
     scale: Vec<f32>,
     shift: Vec<f32>,
     enter: Dense,
@@ -111,12 +112,12 @@ struct Residual {
     leave: Dense,
 }
 
-/// `Linear -> SwiGLU -> Residual x blocks -> Linear`.
+/// `Linear -> SwiGLU -> HostBlock x blocks -> Linear`.
 #[derive(Debug)]
 struct SubNetwork {
     enter: Dense,
     gate: Gate,
-    blocks: Vec<Residual>,
+    blocks: Vec<HostBlock>,
     leave: Dense,
 }
 
@@ -137,7 +138,7 @@ impl SubNetwork {
     fn take(weights: &mut impl Iterator<Item = Vec<f32>>, sizes: Sizes) -> Self {
         let hidden = sizes.hidden;
         let (enter, gate) = (Dense::take(weights, sizes.input), Gate::take(weights, hidden));
-        let block = |_| Residual {
+        let block = |_| HostBlock {
             scale: weights.next().unwrap_or_default(),
             shift: weights.next().unwrap_or_default(),
             enter: Dense::take(weights, hidden),
@@ -180,7 +181,7 @@ pub(crate) struct HostNetwork {
 
 /// The rotation and what it turns around: `[value, latent]` and `[value]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Frame<'a> {
+pub(crate) struct Rotation<'a> {
     pub(crate) mean: &'a [f32],
     pub(crate) rotation: &'a [f32],
 }
@@ -201,7 +202,7 @@ impl HostNetwork {
     }
 
     /// Records `[record, value]` to `z` `[record, latent]`.
-    pub(crate) fn forward(&self, records: &[f32], width: usize, frame: Option<Frame<'_>>) -> Vec<f32> {
+    pub(crate) fn forward(&self, records: &[f32], width: usize, frame: Option<Rotation<'_>>) -> Vec<f32> {
         let latent = self.geometry.latent;
         in_shares(records, width, latent, |x, rows, scratch, out| {
             let mut z = vec![0.0; rows * latent];
@@ -263,7 +264,7 @@ impl HostNetwork {
     }
 
     /// `z` `[record, latent]` to records `[record, value]`.
-    pub(crate) fn inverse(&self, z: &[f32], width: usize, frame: Option<Frame<'_>>) -> Vec<f32> {
+    pub(crate) fn inverse(&self, z: &[f32], width: usize, frame: Option<Rotation<'_>>) -> Vec<f32> {
         let latent = self.geometry.latent;
         in_shares(z, latent, width, |z, rows, scratch, out| {
             let mut x = z.to_vec();
@@ -387,7 +388,8 @@ mod tests {
         }
     }
 
-    /// In both presets, with odd sizes, all of it kept, no couplings, no predictor, and more rows than a share has.
+    /// In both presets, with odd sizes, all of it kept, no couplings, no predictor, and more rows than a share
+    /// has.
     #[test]
     fn the_host_computes_what_burn_computes() {
         let device = crate::codec::Device::Cpu.burn().unwrap();
@@ -434,7 +436,7 @@ mod tests {
             agree(&ours.restored(some, true), restored(true), &what);
             agree(&ours.restored(some, false), restored(false), &what);
 
-            let frame = Frame { mean: &mean, rotation: &rotation };
+            let frame = Rotation { mean: &mean, rotation: &rotation };
             let turned: Vec<f32> = x
                 .chunks_exact(13)
                 .flat_map(|row| {

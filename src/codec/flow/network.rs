@@ -1,9 +1,9 @@
 //! The sub-network of couplings and predictor, and the network they form.
 //!
-//! One type serves all: `Linear -> SwiGLU -> Residual x blocks -> Linear`. With two blocks it is the paper's
-//! coupling sub-network, with none the paper's predictor.
+//! One type serves all: `Linear -> SwiGLU -> ResidualBlock x blocks -> Linear`. With two blocks it is the
+//! paper's coupling sub-network, with none the paper's predictor.
 
-use super::weights;
+use crate::codec::weights;
 use crate::error::Result;
 use apcm_format::{CodecImage, WeightPrecision};
 use burn::module::{Module, Param};
@@ -62,26 +62,26 @@ enum Init {
 
 /// `x + Linear(SwiGLU(Linear(LayerNorm(x))))`.
 #[derive(Module, Debug)]
-struct Residual {
+struct ResidualBlock {
     norm: LayerNorm,
     enter: Linear,
     gate: SwiGlu,
     leave: Linear,
 }
 
-/// `Linear -> SwiGLU -> Residual x blocks -> Linear`.
+/// `Linear -> SwiGLU -> ResidualBlock x blocks -> Linear`.
 #[derive(Module, Debug)]
 pub(crate) struct SubNetwork {
     enter: Linear,
     gate: SwiGlu,
-    blocks: Vec<Residual>,
+    blocks: Vec<ResidualBlock>,
     leave: Linear,
 }
 
 impl SubNetwork {
     pub(crate) fn build(sizes: Sizes, name: &str, source: &mut Source<'_>, device: &Device) -> Result<Self> {
         let Sizes { input, hidden, output, blocks } = sizes;
-        let block = |index: usize, source: &mut Source<'_>| -> Result<Residual> {
+        let block = |index: usize, source: &mut Source<'_>| -> Result<ResidualBlock> {
             let name = format!("{name}.block{index}");
             let mut norm = LayerNormConfig::new(hidden).init(device);
             norm.gamma =
@@ -90,7 +90,7 @@ impl SubNetwork {
                 source.take(&format!("{name}.norm.shift"), &[hidden], hidden, Init::Zeros)?,
                 device,
             ));
-            Ok(Residual {
+            Ok(ResidualBlock {
                 norm,
                 enter: linear(hidden, hidden, &format!("{name}.enter"), Init::Uniform, source, device)?,
                 gate: gate(hidden, &format!("{name}.gate"), source, device)?,

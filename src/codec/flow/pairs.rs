@@ -1,10 +1,10 @@
-//! What neighbouring states have to do with each other: axes for merging two of them, and what to expect of the next.
+//! Relations of neighbouring states: axes for merging two of them, and what to expect of the next.
 //!
-//! States are coordinates on principal axes already: centred, and uncorrelated among themselves. A sequence is taken to be
-//! stationary, so both halves of a pair have the same variances `v`, and all that is left to learn is how a state goes
-//! with the next, `B`. Their covariance is `[[diag v, B], [B^T, diag v]]`.
+//! States are coordinates on principal axes already: centred, and uncorrelated among themselves. A sequence is
+//! taken to be stationary, so both halves of a pair have the same variances `v`, and all that is left to learn
+//! is the cross-covariance of a state and the next, `B`. Their covariance is `[[diag v, B], [B^T, diag v]]`.
 
-use super::principal_axes::{PrincipalAxes, eigen};
+use crate::codec::principal_axes::{PrincipalAxes, eigen};
 use crate::error::{Error, Result};
 use crate::record::Records;
 use faer::linalg::matmul::matmul;
@@ -13,8 +13,9 @@ use faer::{Accum, Mat, Par};
 /// Rows that are multiplied at a time, and pairs that are looked at: more tell no more.
 const BLOCK: usize = 1_024;
 const PAIRS_MAX: usize = 65_536;
-/// What is added to each variance before something is expected of it, as a share of their mean. A state with a gap in it is unlike
-/// any full one exactly where those hardly vary; without this, one in a hundred such made another a thousand.
+/// What is added to each variance before something is expected of it, as a share of their mean. A state with a
+/// gap in it is unlike any full one exactly where those hardly vary; without this, one in a hundred such made
+/// another a thousand.
 const RIDGE: f64 = 1e-2;
 /// Pairs that tell whether one coordinate goes with others.
 const PAIRS_A_COORDINATE: usize = 16;
@@ -30,12 +31,12 @@ pub(crate) struct Pairs {
 impl Pairs {
     /// Of the given rows of `records`, each half of a record a state.
     ///
-    /// Between `r` coordinates of unit variance that have nothing to do with each other a sample of `n` pairs shows singular
-    /// values up to `e = 2 g (1 + g)`, `g = sqrt(r / n)`. A value `y` above that stands for about `sqrt(y^2 - e^2)` (Gavish and
-    /// Donoho, "Optimal shrinkage of singular values", 2017), one below for nothing. Only as many coordinates are looked at,
-    /// the strongest, as there are pairs to tell anything of. Rejected: shrinking all of it by one factor, because chance is
-    /// spread over all directions and truth is in few (MNIST's writers come in an order; at 128 images that cost a
-    /// tenth of the error).
+    /// Between `r` coordinates of unit variance that have nothing to do with each other a sample of `n` pairs
+    /// shows singular values up to `e = 2 g (1 + g)`, `g = sqrt(r / n)`. A value `y` above that stands for
+    /// about `sqrt(y^2 - e^2)` (Gavish and Donoho, "Optimal shrinkage of singular values", 2017), one below for
+    /// nothing. Only as many coordinates are looked at, the strongest, as there are pairs to tell anything of.
+    /// Rejected: shrinking all of it by one factor, because chance is spread over all directions and truth is
+    /// in few (MNIST's writers come in an order; at 128 images that cost a tenth of the error).
     pub(crate) fn fit(records: &Records, rows: &[usize]) -> Result<Self> {
         let half = records.shape().values() / 2;
         let rows = &rows[..rows.len().min(PAIRS_MAX)];
@@ -99,7 +100,7 @@ impl Pairs {
         Ok(PrincipalAxes { mean: vec![0.0; 2 * half], axes, variances })
     }
 
-    /// What to expect on the right of a state.
+    /// The conditional mean of the right state given the left one.
     pub(crate) fn expectation(&self) -> Expectation {
         let (half, rank) = (self.variances.len(), self.left.ncols());
         let deviation = |i: usize| self.variances[i].sqrt();
@@ -116,7 +117,8 @@ impl Pairs {
     }
 }
 
-/// The conditional mean of a state's right neighbour, linear in the state: `E[b | a] = B^T diag(v + ridge)^-1 a`.
+/// The conditional mean of a state's right neighbour, linear in the state:
+/// `E[b | a] = B^T diag(v + ridge)^-1 a`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Expectation {
     pub(crate) width: usize,
@@ -127,7 +129,8 @@ pub(crate) struct Expectation {
 }
 
 impl Expectation {
-    /// What to expect beside one state. Cost: twice its width times the directions, none of independent records.
+    /// The conditional mean beside one state. Cost: twice its width times the directions, none of independent
+    /// records.
     pub(crate) fn beside(&self, state: &[f32]) -> Vec<f32> {
         let mut next = vec![0.0; self.width];
         let directions = self.take.chunks_exact(self.width).zip(self.give.chunks_exact(self.width));

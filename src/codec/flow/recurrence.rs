@@ -1,11 +1,10 @@
 //! A memory that a network writes to, step by step: `m' = m + g(m, x, t)`.
 //!
-//! `g` is the sub-network that couplings and predictors are made of. The position goes in as a row of zeros with a one: it
-//! opens the gates (SwiGLU) of the units that write what belongs to that position.
+//! `g` is the sub-network that couplings and predictors are made of. The position goes in as a row of zeros
+//! with a one: it opens the gates (SwiGLU) of the units that write what belongs to that position.
 
 use super::network::{Network, Sizes, Source, host, matrix, row};
-use super::weights;
-use crate::codec::Device;
+use crate::codec::{Device, weights};
 use crate::error::{Error, Result};
 use apcm_format::{CodecImage, DecodeError, ElementType, RecurrenceConfig, WeightPrecision};
 use burn::tensor::{Device as BurnDevice, Tensor};
@@ -33,14 +32,14 @@ pub(crate) struct Recurrence {
     step: Step,
 }
 
-/// What a step needs besides weights, on a device.
+/// Constants of a step, on a device.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     memory: Tensor<2>,
     input: Tensor<2>,
     output: Tensor<2>,
     positions: usize,
-    /// What a position weighs: as much as all else that goes in together, or no gate would see it.
+    /// Weight of the position input: as much as all other inputs together, or no gate would see it.
     weight: f32,
     device: BurnDevice,
 }

@@ -2,7 +2,7 @@
 
 use super::chain::columns;
 use super::network::{Network, Sizes, row};
-use super::weights;
+use crate::codec::weights;
 use crate::error::Result;
 use apcm_format::{CodecImage, ElementType, FlowConfig, Preset, WeightPrecision};
 use burn::tensor::{Device, Tensor};
@@ -42,8 +42,8 @@ impl PredictorScales {
 
 /// Fills in what was not stored.
 ///
-/// The paper's predictor gives `z_aux` from `z_comp`. In the ordered preset it gives the conditional mean of the
-/// *whole* latent given the dequantized code, so it restores what was dropped and what rounding lost.
+/// The paper's predictor gives `z_aux` from `z_comp`. In the ordered preset it gives the conditional mean of
+/// the *whole* latent given the dequantized code, so it restores what was dropped and what rounding lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Restore {
     kept: usize,

@@ -1,8 +1,9 @@
 //! Bits where the variance is: greedy water-filling over Lloyd-Max quantizers.
 //!
-//! Reverse water-filling gives a coordinate of variance `v` the rate `max(0, log2(v / theta) / 2)`. With whole bits
-//! the same optimum is reached greedily: the next bit goes where it removes most error. The error each bit removes
-//! is not taken from the Gaussian table but measured on the training sample, whose coordinates are peaked.
+//! Reverse water-filling gives a coordinate of variance `v` the rate `max(0, log2(v / theta) / 2)`. With whole
+//! bits the same optimum is reached greedily: the next bit goes where it removes most error. The error each bit
+//! removes is not taken from the Gaussian table but measured on the training sample, whose coordinates are
+//! peaked.
 
 use super::bits::{BitReader, BitWriter};
 use super::lloyd_max::Sample;
@@ -124,7 +125,7 @@ impl Allocated {
         }
         let count: usize = bits.iter().map(|&bits| 1_usize << bits).sum();
         let tensor = image.tensor("quantizer.levels", ElementType::F32, &[count])?;
-        let mut all = crate::codec::flow::weights::floats(tensor)?.into_iter();
+        let mut all = crate::codec::weights::floats(tensor)?.into_iter();
         let levels: Vec<Vec<f32>> = bits.iter().map(|&bits| all.by_ref().take(1 << bits).collect()).collect();
         if !levels.iter().all(|levels| levels.is_sorted()) {
             return Err(Error::Format(DecodeError::Invalid {

@@ -68,7 +68,8 @@ impl Centres {
             .collect()
     }
 
-    /// Means of assigned rows, shrunk toward zero as if each had `shrinkage` more rows there; centres without rows stay.
+    /// Means of assigned rows, shrunk toward zero as if each had `shrinkage` more rows there; centres without
+    /// rows stay.
     fn moved(&self, rows: &[f32], assigned: &[usize], shrinkage: f64) -> Self {
         let mut sums = vec![0.0_f64; self.values.len()];
         let mut counts = vec![0.0_f64; self.len()];

@@ -1,7 +1,7 @@
 //! Lloyd-Max: the scalar quantizer of least mean squared error for a sample.
 //!
-//! Lloyd's two conditions in turn: each level is the mean of its cell, each cell border the midpoint of two levels.
-//! On a sorted sample with prefix sums an iteration costs `levels * log(sample)`.
+//! Lloyd's two conditions in turn: each level is the mean of its cell, each cell border the midpoint of two
+//! levels. On a sorted sample with prefix sums an iteration costs `levels * log(sample)`.
 
 /// Most samples that are looked at; more change the levels by less than they cost.
 const SAMPLE_MAX: usize = 20_000;
@@ -42,7 +42,8 @@ impl Sample {
         let count = 1_usize << bits;
         let n = self.sorted.len();
         // Quantiles of a density flattened to its cube root, the high-resolution optimum, are not known for a
-        // sample; plain mid-quantiles mixed with an even grid start close enough for Lloyd's iteration to finish.
+        // sample; plain mid-quantiles mixed with an even grid start close enough for Lloyd's iteration to
+        // finish.
         let (low, high) = (f64::from(self.sorted[0]), f64::from(self.sorted[n - 1]));
         let mut levels: Vec<f64> = (0..count)
             .map(|i| {

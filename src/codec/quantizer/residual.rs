@@ -1,12 +1,14 @@
-//! Residual vector quantization: each byte names the entry of a codebook that brings the sum nearest to the record.
+//! Residual vector quantization: each byte names the entry of a codebook that brings the sum nearest to the
+//! record.
 //!
 //! Codebooks are trained one after the other, each on what those before it left of all training rows. Encoding
-//! keeps the best few sums at every stage (beam search): the nearest entry now is not always on the nearest sum in
-//! the end. Every code has the same length. (Chen, Guan and Wang 2010; beam search: Babenko and Lempitsky 2014.)
+//! keeps the best few sums at every stage (beam search): the nearest entry now is not always on the nearest sum
+//! in the end. Every code has the same length. (Chen, Guan and Wang 2010; beam search: Babenko and Lempitsky
+//! 2014.)
 
 use super::entropy::Data;
 use super::k_means::{Centres, cluster};
-use crate::codec::flow::weights::{floats, tensor};
+use crate::codec::weights::{floats, tensor};
 use crate::error::{Error, Result};
 use apcm_format::{CodecImage, ElementType, WeightPrecision, limits};
 use half::f16;
@@ -38,7 +40,7 @@ pub struct Residual {
 /// Sums of one row, best first.
 #[derive(Debug, Clone)]
 struct Beam {
-    /// What each sum leaves of the row, `[sum, width]`.
+    /// What remains of the row after each sum, `[sum, width]`.
     left: Vec<f32>,
     /// Entries chosen so far, `[sum][stage]`.
     codes: Vec<Vec<u8>>,

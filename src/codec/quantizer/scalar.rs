@@ -121,7 +121,7 @@ impl Scalar {
         let width = match kind {
             QuantizerKind::I8 => {
                 let tensor = image.tensor("quantizer.steps", ElementType::F32, &[kept])?;
-                Width::I8(crate::codec::flow::weights::floats(tensor)?)
+                Width::I8(crate::codec::weights::floats(tensor)?)
             }
             QuantizerKind::F16 => Width::F16,
             _ => Width::F32,

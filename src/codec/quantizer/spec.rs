@@ -23,14 +23,14 @@ pub enum QuantizerSpec {
 pub struct EntropySpec {
     /// What to aim at.
     pub rate: Rate,
-    /// Longest code of any single record; what would be longer is coded at a coarser step. Eight times the mean where
-    /// nothing is said.
+    /// Longest code of any single record; what would be longer is coded at a coarser step. Eight times the mean
+    /// where nothing is said.
     pub max_bytes: Option<usize>,
     /// How many charts; by default one for every thousand records, at most 32.
     pub charts: Option<usize>,
 }
 
-/// What an entropy-coded quantizer aims at.
+/// The target of an entropy-coded quantizer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rate {
     /// This many bytes on average, with [`counted_bytes`] counted: the code, its length, the flag it needs.
@@ -41,11 +41,12 @@ pub enum Rate {
     Error(f64),
 }
 
-/// Bits that a code of varying length needs beside itself: a byte that says how long it is, and the flag that says
-/// whether the predictor decodes it.
+/// Bits that a code of varying length needs beside itself: a byte that says how long it is, and the flag that
+/// says whether the predictor decodes it.
 pub(crate) const CODE_OVERHEAD_BITS: u32 = 9;
 
-/// Bytes of a code of varying length with what a decoder needs beside it: its length as a varint, and one flag bit.
+/// Bytes of a code of varying length with what a decoder needs beside it: its length as a varint, and one flag
+/// bit.
 pub fn counted_bytes(code_len: usize) -> f64 {
     let length = if code_len < 128 { 1.0 } else { 2.0 };
     code_len as f64 + length + 0.125

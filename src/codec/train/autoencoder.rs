@@ -1,11 +1,13 @@
 //! A plain autoencoder with one byte a latent value: the baseline that the papers compare with.
 
 use super::fit::{Plan, Schedule, Select, fit};
-use super::{Callback, Clock};
+use super::options::VALIDATION_MAX;
+use super::progress::TimeBudget;
+use crate::codec::Device;
 use crate::codec::flow::network::{Network, Sizes, Source, host, matrix};
-use crate::codec::{Device, column_means};
 use crate::error::{Error, Result};
-use crate::record::{Records, check_shape};
+use crate::progress::Callback;
+use crate::record::{Records, check_shape, column_means};
 use apcm_format::RecordShape;
 use burn::tensor::{Device as BurnDevice, Tensor};
 use rand::SeedableRng;
@@ -20,15 +22,15 @@ const LEVELS: f32 = 127.0;
 /// Deviations that a latent value's byte reaches to.
 const REACH: f32 = 4.0;
 
-/// `Linear -> SwiGLU -> Linear` into the latent values, the same back, trained on mean squared error; each latent
-/// value is then rounded to one byte. No invertibility, no ordering, no gate.
+/// `Linear -> SwiGLU -> Linear` into the latent values, the same back, trained on mean squared error; each
+/// latent value is then rounded to one byte. No invertibility, no ordering, no gate.
 #[derive(Debug)]
 pub struct Autoencoder {
     shape: RecordShape,
     mean: Vec<f32>,
     /// One over the deviation of all values: the network works at unit variance.
     scale: f32,
-    /// What a level of each latent value's byte is worth.
+    /// The step of each latent value's byte.
     steps: Vec<f32>,
     network: Network,
     device: BurnDevice,
@@ -38,8 +40,8 @@ impl Autoencoder {
     /// Trains on records; `latent` values a code, one byte each.
     ///
     /// # Errors
-    /// [`Argument`](Error::Argument) for no latent value, [`TooLittleData`](Error::TooLittleData) for fewer than two
-    /// records, [`Device`](Error::Device).
+    /// [`Argument`](Error::Argument) for no latent value, [`TooLittleData`](Error::TooLittleData) for fewer
+    /// than two records, [`Device`](Error::Device).
     pub fn train(records: &Records, latent: usize, seed: u64, time_max: Option<Duration>) -> Result<Self> {
         let width = records.shape().values();
         if latent == 0 {
@@ -52,7 +54,7 @@ impl Autoencoder {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.shuffle(&mut rng);
-        let training = order.split_off((order.len() / 10).clamp(1, super::VALIDATION_MAX));
+        let training = order.split_off((order.len() / 10).clamp(1, VALIDATION_MAX));
         let mean = column_means(records.values(), width);
         let deviation = records
             .rows()
@@ -99,7 +101,7 @@ impl Autoencoder {
             schedule: Schedule::Cosine,
             select: Select::Validation { every: 50, patience: 8 },
         };
-        let clock = Clock { began: Instant::now(), time_max };
+        let clock = TimeBudget { began: Instant::now(), time_max };
         let mut nobody: Option<Callback<'_>> = None;
         let fitted = fit(plan, network, training.len(), &mut rng, clock, &mut nobody, loss, validate)?;
         let network = Network::build(&sizes, None, &mut Source::Values(fitted.weights.iter()), &plain)?;

@@ -1,13 +1,16 @@
 //! The training loop, the same for every stage: batches, a schedule, budgets, and the best weights kept.
 
-use super::{Callback, Clock, EndedBy, LossPoint, Progress};
+use super::progress::TimeBudget;
+use super::report::{EndedBy, LossPoint};
 use crate::codec::flow::network::Network;
 use crate::error::Result;
+use crate::progress::{Callback, Progress};
 use burn::grad_clipping::GradientClippingConfig;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams};
 use burn::tensor::Tensor;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use std::time::Instant;
 
 /// Steps between two averages of the weights; the decay is raised to this power.
 const AVERAGE_EVERY: usize = 4;
@@ -18,7 +21,7 @@ const REPORT_EVERY: usize = 5;
 
 /// How the learning rate goes.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Schedule {
+pub(crate) enum Schedule {
     /// Warm-up, then half a cosine down to a hundredth.
     Cosine,
     /// Halved when the batch loss has not improved for this many steps: the paper's `ReduceLROnPlateau`.
@@ -30,51 +33,52 @@ pub(super) enum Schedule {
 
 /// Which weights are the best.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Select {
-    /// Those of least error on the validation split; the weights are averaged over the last thousand steps or so.
+pub(crate) enum Select {
+    /// Those of least error on the validation split; the weights are averaged over the last thousand steps or
+    /// so.
     Validation {
         /// Steps between two looks.
         every: usize,
         /// Looks without improvement that end the training.
         patience: usize,
     },
-    /// Those of least batch loss: what the paper does.
+    /// The weights of least batch loss, as in the paper.
     TrainingLoss,
 }
 
 /// How to train.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Plan {
-    pub(super) stage: &'static str,
-    pub(super) steps_max: usize,
-    pub(super) batch: usize,
-    pub(super) learning_rate: f64,
+pub(crate) struct Plan {
+    pub(crate) stage: &'static str,
+    pub(crate) steps_max: usize,
+    pub(crate) batch: usize,
+    pub(crate) learning_rate: f64,
     /// `None` for plain Adam with torch's defaults.
-    pub(super) weight_decay: Option<f32>,
-    pub(super) average: f32,
-    pub(super) schedule: Schedule,
-    pub(super) select: Select,
+    pub(crate) weight_decay: Option<f32>,
+    pub(crate) average: f32,
+    pub(crate) schedule: Schedule,
+    pub(crate) select: Select,
 }
 
 /// What came out.
-pub(super) struct Fitted {
+pub(crate) struct Fitted {
     /// The best weights, in the order of [`Network::weights`].
-    pub(super) weights: Vec<Vec<f32>>,
-    pub(super) history: Vec<LossPoint>,
-    pub(super) steps: usize,
-    pub(super) ended_by: EndedBy,
+    pub(crate) weights: Vec<Vec<f32>>,
+    pub(crate) history: Vec<LossPoint>,
+    pub(crate) steps: usize,
+    pub(crate) ended_by: EndedBy,
 }
 
 /// Trains `network` on `rows` training rows.
 ///
 /// `loss` gives the loss of a batch of row numbers; `validate` the validation error of given weights.
 #[expect(clippy::too_many_arguments, reason = "one loop for every stage: what differs is what is passed")]
-pub(super) fn fit(
+pub(crate) fn fit(
     plan: Plan,
     mut network: Network,
     rows: usize,
     rng: &mut ChaCha8Rng,
-    clock: Clock,
+    time: TimeBudget,
     progress: &mut Option<Callback<'_>>,
     mut loss: impl FnMut(&Network, &[usize]) -> Result<Tensor<1>>,
     mut validate: impl FnMut(&[Vec<f32>]) -> Result<f64>,
@@ -101,11 +105,12 @@ pub(super) fn fit(
     }
     let mut since_point: Vec<f64> = Vec::new();
     let mut steps = 0;
+    let began = Instant::now();
     let ended_by = loop {
         if steps == plan.steps_max {
             break EndedBy::Steps;
         }
-        if clock.is_over() {
+        if time.is_over() {
             break EndedBy::Time;
         }
         if order.len() < batch {
@@ -165,13 +170,9 @@ pub(super) fn fit(
         if steps % REPORT_EVERY == 0
             && let Some(callback) = progress
         {
-            let seen = Progress {
-                stage: plan.stage,
-                step: steps,
-                steps_max: plan.steps_max,
-                loss: history.last().copied(),
-                elapsed: clock.began.elapsed(),
-            };
+            let loss = history.last().map(|point| point.training);
+            let done = (steps as u64, plan.steps_max as u64);
+            let seen = Progress::new(plan.stage, done, time.began, began).with_loss(loss);
             if callback(&seen).is_break() {
                 break EndedBy::Cancelled;
             }
@@ -198,8 +199,8 @@ fn push_point(history: &mut Vec<LossPoint>, since: &mut Vec<f64>, step: usize, v
     }
 }
 
-/// The learning rate of each step. It looks at steps and losses only, never at the clock: a training that ends by
-/// steps can be repeated.
+/// The learning rate of each step. It looks at steps and losses only, never at the time: a training that ends
+/// by steps can be repeated.
 struct Rate {
     plan: Plan,
     factor: f64,

@@ -11,18 +11,18 @@ const STANDARD_ERRORS: f64 = 2.0;
 /// Least share of the error that a stage must take away: its weights are bytes that every store carries.
 const LEAST_SHARE: f64 = 0.005;
 
-/// What a comparison on the validation split found.
+/// Result of a comparison on the validation split.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Verdict {
-    pub(super) error_before: f64,
-    pub(super) error_after: f64,
-    pub(super) standard_error: f64,
-    pub(super) accepted: bool,
+pub(crate) struct Verdict {
+    pub(crate) error_before: f64,
+    pub(crate) error_after: f64,
+    pub(crate) standard_error: f64,
+    pub(crate) accepted: bool,
 }
 
-/// Mean squared error per element of each record, decoded from what would be stored, with the predictor wherever
-/// the codec has one: the per-record flag is a guarantee on top, not part of the comparison.
-pub(super) fn errors(codec: &FlowCodec, records: &Records) -> Result<Vec<f64>> {
+/// Mean squared error per element of each record, decoded from what would be stored, with the predictor
+/// wherever the codec has one: the per-record flag is a guarantee on top, not part of the comparison.
+pub(crate) fn errors(codec: &FlowCodec, records: &Records) -> Result<Vec<f64>> {
     let encoded = codec.encode(records)?;
     let codes: Vec<StoredCode<'_>> =
         encoded.iter().map(|encoded| StoredCode { bytes: &encoded.code, without_predictor: false }).collect();
@@ -31,7 +31,7 @@ pub(super) fn errors(codec: &FlowCodec, records: &Records) -> Result<Vec<f64>> {
 }
 
 /// Mean squared error per element of each record.
-pub(super) fn squared_errors(records: &Records, decoded: &Records) -> Vec<f64> {
+pub(crate) fn squared_errors(records: &Records, decoded: &Records) -> Vec<f64> {
     let rows = records.rows().zip(decoded.rows());
     rows.map(|(record, decoded)| error_and_norm(record, decoded).0).collect()
 }
@@ -39,7 +39,7 @@ pub(super) fn squared_errors(records: &Records, decoded: &Records) -> Vec<f64> {
 /// Compares two candidates record by record; records of one group are one witness.
 ///
 /// The standard error is that of a mean over clusters: with every record a group of its own, the usual one.
-pub(super) fn judge(before: &[f64], after: &[f64], groups: &[usize]) -> Verdict {
+pub(crate) fn judge(before: &[f64], after: &[f64], groups: &[usize]) -> Verdict {
     let n = before.len() as f64;
     let mean = |errors: &[f64]| errors.iter().sum::<f64>() / n;
     let (error_before, error_after) = (mean(before), mean(after));
@@ -55,6 +55,19 @@ pub(super) fn judge(before: &[f64], after: &[f64], groups: &[usize]) -> Verdict 
     let accepted =
         count >= 2.0 && gain > STANDARD_ERRORS * standard_error && gain > LEAST_SHARE * error_before;
     Verdict { error_before, error_after, standard_error, accepted }
+}
+
+/// Sum of squared differences between rows of `width` and rows of `given_width`, padded with zeros.
+pub(crate) fn squared(exact: &[f32], given: &[f32], width: usize, given_width: usize) -> f64 {
+    exact
+        .chunks_exact(width)
+        .zip(given.chunks_exact(given_width))
+        .map(|(exact, given)| {
+            let head: f64 = exact.iter().zip(given).map(|(x, y)| f64::from(x - y).powi(2)).sum();
+            let tail: f64 = exact[given_width..].iter().map(|&x| f64::from(x).powi(2)).sum();
+            head + tail
+        })
+        .sum()
 }
 
 #[cfg(test)]
@@ -78,7 +91,8 @@ mod tests {
         assert!(!judge(&before, &vec![f64::NAN; 100]).accepted);
     }
 
-    /// Ten of a group that say the same are one witness: what convinces as a hundred records is four out of ten.
+    /// Ten of a group that say the same are one witness: what convinces as a hundred records is four out of
+    /// ten.
     #[test]
     fn records_of_a_group_are_one_witness() {
         let before = vec![1.0; 100];

@@ -1,11 +1,12 @@
 //! Training of the ordered preset: rotation, quantizer, predictor, couplings; each behind the gate.
 
+use super::basis::{FittedBasis, leading, rotate};
 use super::fit::{Fitted, Plan, Schedule, Select, fit};
-use super::foundation::{Foundation, leading, rotate};
-use super::gate::{errors, judge, squared_errors};
-use super::{EndedBy, Session, Split, StageReport, Trained};
+use super::gate::{errors, judge, squared, squared_errors};
+use super::report::{EndedBy, StageReport, Trained};
+use super::session::{Session, Split};
 use crate::codec::FlowCodec;
-use crate::codec::flow::Blueprint;
+use crate::codec::flow::FlowParameters;
 use crate::codec::flow::chain::{Chain, columns};
 use crate::codec::flow::network::{Network, Source, host, matrix};
 use crate::codec::flow::restore::Restore;
@@ -21,11 +22,12 @@ const VARIANCE_FLOOR: f64 = 0.02;
 const WIDTHS: [usize; 5] = [384, 256, 128, 64, 32];
 /// Measured on Fashion-MNIST at 32 bytes, 2,000 steps: 1e-3 ends at 21.58 dB, 3e-3 at 21.75 (docs/numbers.md).
 const LEARNING_RATE: f64 = 3e-3;
-/// Behind a strong quantizer there is less to learn and more noise around it: at 3e-3 the loss jumps within the first
-/// three hundred steps and never recovers, at 1e-3 it falls to the end (docs/numbers.md).
+/// Behind a strong quantizer there is less to learn and more noise around it: at 3e-3 the loss jumps within the
+/// first three hundred steps and never recovers, at 1e-3 it falls to the end (docs/numbers.md).
 const LEARNING_RATE_STRONG: f64 = 1e-3;
-/// Weight decay times training records: with few records the network must forget what it sees only once. On 7,200
-/// images a decay of 5 is worth 0.2 dB and 0.05 nothing at all; on 54,000 a decay of 3 already costs 0.1 dB.
+/// Weight decay times training records: with few records the network must forget what it sees only once. On
+/// 7,200 images a decay of 5 is worth 0.2 dB and 0.05 nothing at all; on 54,000 a decay of 3 already costs 0.1
+/// dB.
 const DECAY_TIMES_RECORDS: f32 = 36_000.0;
 const DECAY_RANGE: std::ops::RangeInclusive<f32> = 0.05..=5.0;
 /// Decay a step of the average over the weights: the last 500 steps or so.
@@ -33,11 +35,11 @@ const AVERAGE: f32 = 0.998;
 /// Couplings are trained this much slower than a predictor: at its rate they lost 4 dB before they learned.
 const COUPLING_RATE: f64 = 0.2;
 
-pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
+pub(crate) fn train(session: &mut Session<'_>) -> Result<Trained> {
     let split = session.split();
-    let foundation = Foundation::fit(session, &split)?;
+    let fitted = FittedBasis::fit(session, &split)?;
     let device = session.options.device;
-    let untrained = foundation.untrained();
+    let untrained = fitted.untrained();
     let (chain, network) = bare(&untrained.config, device.burn()?)?;
     let mut codec = FlowCodec::from_image(&untrained.image(&chain, &network)?, device)?;
     let mut stages = Vec::new();
@@ -46,41 +48,41 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
         let judges = Judges { records: session.gather(&split.judging), groups: &split.groups };
         let mut before = errors(&codec, &judges.records)?;
         let mut trained_predictor = None;
-        if let Some(stage) = Stage::predictor(session, &foundation, &split)? {
-            let fitted = stage.run(session, &foundation, None)?;
+        if let Some(stage) = Stage::predictor(session, &fitted, &split)? {
+            let fitted = stage.run(session, &fitted, None)?;
             (codec, before) =
                 settle(session, &mut stages, &stage, &fitted, codec, before, &judges, "predictor")?;
             if stages.last().is_some_and(|stage| stage.accepted) {
                 trained_predictor = Some(fitted.weights);
             }
         }
-        let over = session.clock.is_over() || stages.iter().any(|stage| stage.ended_by == EndedBy::Cancelled);
+        let over = session.time.is_over() || stages.iter().any(|stage| stage.ended_by == EndedBy::Cancelled);
         if session.options.couplings.unwrap_or(0) > 0
             && !over
-            && let Some(stage) = Stage::couplings(session, &foundation, trained_predictor.is_some(), &split)?
+            && let Some(stage) = Stage::couplings(session, &fitted, trained_predictor.is_some(), &split)?
         {
-            let fitted = stage.run(session, &foundation, trained_predictor.as_deref())?;
+            let fitted = stage.run(session, &fitted, trained_predictor.as_deref())?;
             (codec, _) = settle(session, &mut stages, &stage, &fitted, codec, before, &judges, "couplings")?;
         }
     }
-    let report = session.report(&split, foundation.choices, stages);
+    let report = session.report(&split, fitted.choices, stages);
     Ok(Trained { codec, report })
 }
 
 /// Trains a predictor that is given an approximation of a record instead of its code.
 ///
 /// Kept only if it pays: against the approximations as they are, on the rows that judge.
-pub(super) fn restorer(
+pub(crate) fn restorer(
     session: &mut Session<'_>,
     given: &Records,
 ) -> Result<(Option<FlowCodec>, StageReport)> {
     let split = session.split();
-    let mut foundation = Foundation::whole(session, &split)?;
-    let seen = |session: &Session<'_>, foundation: &Foundation, rows: &[usize]| {
-        let basis = &foundation.basis;
+    let mut fitted = FittedBasis::whole(session, &split)?;
+    let seen = |session: &Session<'_>, fitted: &FittedBasis, rows: &[usize]| {
+        let basis = &fitted.basis;
         rotate(session, given, rows, &basis.mean, &basis.rotation, basis.latent_len)
     };
-    foundation.dequantized = seen(session, &foundation, &split.training)?;
+    fitted.dequantized = seen(session, &fitted, &split.training)?;
     let refused = |ended_by| StageReport {
         name: "restorer",
         steps: 0,
@@ -94,12 +96,12 @@ pub(super) fn restorer(
     if !split.validates() {
         return Ok((None, refused(EndedBy::Time)));
     }
-    let Some(mut stage) = Stage::predictor(session, &foundation, &split)? else {
+    let Some(mut stage) = Stage::predictor(session, &fitted, &split)? else {
         return Ok((None, refused(EndedBy::Steps)));
     };
     stage.plan.stage = "restorer";
-    stage.validation_dequantized = seen(session, &foundation, &split.choosing)?;
-    let fitted = stage.run(session, &foundation, None)?;
+    stage.validation_dequantized = seen(session, &fitted, &split.choosing)?;
+    let fitted = stage.run(session, &fitted, None)?;
     let candidate = stage.codec(&fitted.weights, session)?;
     let exact = session.gather(&split.judging);
     let mut approximate = Records::new(exact.shape());
@@ -168,7 +170,7 @@ fn bare(config: &FlowConfig, device: BurnDevice) -> Result<(Chain, Network)> {
 
 /// One candidate to be trained.
 struct Stage {
-    blueprint: Blueprint,
+    parameters: FlowParameters,
     plan: Plan,
     input_scale: Option<Vec<f32>>,
     validation_latent: Vec<f32>,
@@ -177,14 +179,14 @@ struct Stage {
 
 impl Stage {
     /// None where the code says all that the latent has: there is nothing to predict.
-    fn predictor(session: &Session<'_>, foundation: &Foundation, split: &Split) -> Result<Option<Self>> {
-        if foundation.error_alone() == 0.0 {
+    fn predictor(session: &Session<'_>, fitted: &FittedBasis, split: &Split) -> Result<Option<Self>> {
+        if fitted.error_alone() == 0.0 {
             return Ok(None);
         }
         let (hidden, blocks) = session.options.predictor.unwrap_or_else(|| {
             let numbers = split.training.len() * session.records.shape().values();
             let weights = |hidden: usize| {
-                hidden * (foundation.config.kept + foundation.config.latent) as usize + 10 * hidden * hidden
+                hidden * (fitted.config.kept + fitted.config.latent) as usize + 10 * hidden * hidden
             };
             let carried = WIDTHS.into_iter().find(|&hidden| weights(hidden) <= numbers);
             (carried.unwrap_or(WIDTHS[WIDTHS.len() - 1]), 2)
@@ -195,33 +197,33 @@ impl Stage {
         let config = FlowConfig {
             predictor_hidden: hidden as u32,
             predictor_blocks: blocks as u32,
-            ..foundation.config.clone()
+            ..fitted.config.clone()
         };
-        Self::new(session, foundation, config, "predictor", 1.0, split).map(Some)
+        Self::new(session, fitted, config, "predictor", 1.0, split).map(Some)
     }
 
     fn couplings(
         session: &Session<'_>,
-        foundation: &Foundation,
+        fitted: &FittedBasis,
         predicts: bool,
         split: &Split,
     ) -> Result<Option<Self>> {
-        // Where the code keeps every coordinate there is no aux to couple with.
-        if foundation.config.latent == foundation.config.kept {
+        // If the code keeps every coordinate, no dropped coordinate is left to couple with.
+        if fitted.config.latent == fitted.config.kept {
             return Ok(None);
         }
-        let mut config = match Self::predictor(session, foundation, split)? {
-            Some(stage) if predicts => stage.blueprint.config,
-            _ => foundation.config.clone(),
+        let mut config = match Self::predictor(session, fitted, split)? {
+            Some(stage) if predicts => stage.parameters.config,
+            _ => fitted.config.clone(),
         };
         config.couplings = session.options.couplings.unwrap_or(0) as u32;
         config.coupling_hidden = session.options.coupling_hidden as u32;
         config.check()?;
-        let mut stage = Self::new(session, foundation, config, "couplings", COUPLING_RATE, split)?;
-        let latent = foundation.config.latent as usize;
-        let floor = VARIANCE_FLOOR * foundation.basis.variances[..latent].iter().sum::<f64>() / latent as f64;
+        let mut stage = Self::new(session, fitted, config, "couplings", COUPLING_RATE, split)?;
+        let latent = fitted.config.latent as usize;
+        let floor = VARIANCE_FLOOR * fitted.basis.variances[..latent].iter().sum::<f64>() / latent as f64;
         stage.input_scale = Some(
-            foundation.basis.variances[..latent]
+            fitted.basis.variances[..latent]
                 .iter()
                 .map(|&variance| (1.0 / variance.max(floor).sqrt()) as f32)
                 .collect(),
@@ -231,7 +233,7 @@ impl Stage {
 
     fn new(
         session: &Session<'_>,
-        foundation: &Foundation,
+        fitted: &FittedBasis,
         config: FlowConfig,
         name: &'static str,
         rate: f64,
@@ -240,11 +242,11 @@ impl Stage {
         let options = &session.options;
         let latent = config.latent as usize;
         let kept = config.kept as usize;
-        let scales = (config.predictor_hidden > 0).then(|| foundation.scales());
-        let validation_latent = foundation.basis.choosing.clone();
+        let scales = (config.predictor_hidden > 0).then(|| fitted.scales());
+        let validation_latent = fitted.basis.choosing.clone();
         let mut validation_dequantized = leading(&validation_latent, latent, kept);
-        foundation.quantizer.pass(&mut validation_dequantized)?;
-        let highest = match foundation.quantizer {
+        fitted.quantizer.pass(&mut validation_dequantized)?;
+        let highest = match fitted.quantizer {
             Quantizer::Residual(_) | Quantizer::Entropy(_) => LEARNING_RATE_STRONG,
             Quantizer::Scalar(_) | Quantizer::Allocated(_) => LEARNING_RATE,
         };
@@ -261,24 +263,24 @@ impl Stage {
             schedule: Schedule::Cosine,
             select: Select::Validation { every: (options.steps_max / 40).clamp(10, 50), patience: 8 },
         };
-        let blueprint = foundation.blueprint(config, scales);
-        Ok(Self { blueprint, plan, input_scale: None, validation_latent, validation_dequantized })
+        let parameters = fitted.parameters(config, scales);
+        Ok(Self { parameters, plan, input_scale: None, validation_latent, validation_dequantized })
     }
 
     fn chain(&self, device: &BurnDevice) -> Chain {
         // The ordered preset permutes nothing, so nothing is drawn.
         let mut unused = rand::SeedableRng::seed_from_u64(0);
-        Chain::new(&self.blueprint.config, self.input_scale.clone(), &mut unused, device)
+        Chain::new(&self.parameters.config, self.input_scale.clone(), &mut unused, device)
     }
 
     /// Trains the stage; `predictor` are weights to start the predictor from.
     fn run(
         &self,
         session: &mut Session<'_>,
-        foundation: &Foundation,
+        fitted: &FittedBasis,
         predictor: Option<&[Vec<f32>]>,
     ) -> Result<Fitted> {
-        let config = &self.blueprint.config;
+        let config = &self.parameters.config;
         let (latent, kept) = (config.latent as usize, config.kept as usize);
         let plain = session.options.device.burn()?;
         let device = plain.clone().autodiff();
@@ -289,20 +291,20 @@ impl Stage {
             network.predictor =
                 Network::build(&[], sizes.1, &mut Source::Values(weights.iter()), &device)?.predictor;
         }
-        let restore = Restore::new(config, self.blueprint.scales.as_ref(), &device);
+        let restore = Restore::new(config, self.parameters.scales.as_ref(), &device);
         let chain = self.chain(&device);
-        let rows = foundation.basis.training.len() / latent;
+        let rows = fitted.basis.training.len() / latent;
         let gather = |values: &[f32], width: usize, rows: &[usize]| -> Vec<f32> {
             rows.iter().flat_map(|&row| &values[row * width..(row + 1) * width]).copied().collect()
         };
         // A loss of 1 is the error of the code alone.
-        let alone = foundation.error_alone() / rows as f64;
+        let alone = fitted.error_alone() / rows as f64;
         let normal = 1.0 / (alone.max(f64::MIN_POSITIVE) * self.plan.batch.min(rows) as f64);
-        let quantizer = &foundation.quantizer;
+        let quantizer = &fitted.quantizer;
         let loss = |network: &Network, chosen: &[usize]| -> Result<Tensor<1>> {
-            let target = matrix(gather(&foundation.basis.training, latent, chosen), latent, &device);
+            let target = matrix(gather(&fitted.basis.training, latent, chosen), latent, &device);
             let restored = if config.couplings == 0 {
-                let given = matrix(gather(&foundation.dequantized, kept, chosen), kept, &device);
+                let given = matrix(gather(&fitted.dequantized, kept, chosen), kept, &device);
                 restore.predicted(network, given)
             } else {
                 let z = columns(&chain.forward(network, target.clone()), &(0..kept));
@@ -316,7 +318,7 @@ impl Stage {
         };
         let per_element = 1.0 / session.records.shape().values() as f64;
         let (plain_chain, plain_restore) =
-            (self.chain(&plain), Restore::new(config, self.blueprint.scales.as_ref(), &plain));
+            (self.chain(&plain), Restore::new(config, self.parameters.scales.as_ref(), &plain));
         let validate = |weights: &[Vec<f32>]| -> Result<f64> {
             let network = Network::build(&sizes.0, sizes.1, &mut Source::Values(weights.iter()), &plain)?;
             let mut total = 0.0;
@@ -338,37 +340,24 @@ impl Stage {
             }
             Ok(total * per_element / (self.validation_latent.len() / latent) as f64)
         };
-        fit(self.plan, network, rows, &mut session.rng, session.clock, &mut session.progress, loss, validate)
+        fit(self.plan, network, rows, &mut session.rng, session.time, &mut session.progress, loss, validate)
     }
 
     /// The candidate as it would be stored and loaded again.
     fn codec(&self, weights: &[Vec<f32>], session: &Session<'_>) -> Result<FlowCodec> {
         let device = session.options.device;
         let burn = device.burn()?;
-        let config = &self.blueprint.config;
+        let config = &self.parameters.config;
         let mut source = Source::Values(weights.iter());
         let network = Network::build(&Chain::sizes(config), Restore::sizes(config), &mut source, &burn)?;
-        FlowCodec::from_image(&self.blueprint.image(&self.chain(&burn), &network)?, device)
+        FlowCodec::from_image(&self.parameters.image(&self.chain(&burn), &network)?, device)
     }
 }
 
-impl Foundation {
+impl FittedBasis {
     /// Sum of squared errors of the code alone, over the training rows.
     fn error_alone(&self) -> f64 {
         let kept = self.config.kept as usize;
         squared(&self.basis.training, &self.dequantized, self.basis.latent_len, kept)
     }
-}
-
-/// Sum of squared differences between rows of `width` and rows of `given_width`, padded with zeros.
-pub(super) fn squared(exact: &[f32], given: &[f32], width: usize, given_width: usize) -> f64 {
-    exact
-        .chunks_exact(width)
-        .zip(given.chunks_exact(given_width))
-        .map(|(exact, given)| {
-            let head: f64 = exact.iter().zip(given).map(|(x, y)| f64::from(x - y).powi(2)).sum();
-            let tail: f64 = exact[given_width..].iter().map(|&x| f64::from(x).powi(2)).sum();
-            head + tail
-        })
-        .sum()
 }

@@ -4,10 +4,12 @@
 //! batches of 32, the weights of least batch loss kept.
 
 use super::fit::{Plan, Schedule, Select, fit};
-use super::foundation::Choice;
 use super::gate::errors;
-use super::{Session, StageReport, Trained};
-use crate::codec::flow::Blueprint;
+use super::progress::watch;
+use super::report::{StageReport, Trained};
+use super::request::{QuantizerRequest, name_of};
+use super::session::Session;
+use crate::codec::flow::FlowParameters;
 use crate::codec::flow::chain::{Chain, columns};
 use crate::codec::flow::network::{Network, Source, host, matrix};
 use crate::codec::flow::restore::Restore;
@@ -19,20 +21,20 @@ use apcm_format::{FlowConfig, Preset, QuantizerKind, WeightPrecision};
 /// Weight of the prior on `z_comp`.
 const PRIOR: f32 = 0.01 * 0.5;
 
-pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
+pub(crate) fn train(session: &mut Session<'_>) -> Result<Trained> {
     let options = session.options.clone();
     let (spec, kind) = match options.quantizer {
-        Choice::Given(spec @ QuantizerSpec::F32(_)) => (spec, QuantizerKind::F32),
-        Choice::Given(spec @ QuantizerSpec::F16(_)) => (spec, QuantizerKind::F16),
-        Choice::Given(spec @ QuantizerSpec::I8(_)) => (spec, QuantizerKind::I8),
-        Choice::Given(other) => {
+        QuantizerRequest::Given(spec @ QuantizerSpec::F32(_)) => (spec, QuantizerKind::F32),
+        QuantizerRequest::Given(spec @ QuantizerSpec::F16(_)) => (spec, QuantizerKind::F16),
+        QuantizerRequest::Given(spec @ QuantizerSpec::I8(_)) => (spec, QuantizerKind::I8),
+        QuantizerRequest::Given(other) => {
             return Err(Error::argument(
                 "the quantizer of the paper preset",
                 "f32, f16 or i8: its coordinates have no order for bits to follow",
-                super::name_of(other),
+                name_of(other),
             ));
         }
-        Choice::Auto(bytes) => {
+        QuantizerRequest::Auto(bytes) => {
             return Err(Error::argument(
                 "the quantizer of the paper preset",
                 "f32, f16 or i8, asked for by name",
@@ -101,7 +103,7 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
             network,
             split.training.len(),
             &mut session.rng,
-            session.clock,
+            session.time,
             &mut session.progress,
             loss,
             |_| Ok(f64::INFINITY),
@@ -114,9 +116,9 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
     }
     let chain = trained_chain.on(&config, &plain);
     let codec = |quantizer: Quantizer| {
-        let blueprint =
-            Blueprint { config: config.clone(), mean: None, rotation: None, scales: None, quantizer };
-        FlowCodec::from_image(&blueprint.image(&chain, &network)?, options.device)
+        let parameters =
+            FlowParameters { config: config.clone(), mean: None, rotation: None, scales: None, quantizer };
+        FlowCodec::from_image(&parameters.image(&chain, &network)?, options.device)
     };
     // The quantizer comes last here: the couplings were trained without one, as in the paper.
     let mut z = Vec::with_capacity(split.training.len() * kept);
@@ -125,7 +127,7 @@ pub(super) fn train(session: &mut Session<'_>) -> Result<Trained> {
         z.extend(host(columns(&chain.forward(&network, matrix(rows, width, &plain)), &(0..kept))));
     }
     let quantizer = {
-        let mut watch = super::watch(&mut session.progress, session.clock);
+        let mut watch = watch(&mut session.progress, session.time);
         let mut data = Data {
             training: &z,
             validation: &[],

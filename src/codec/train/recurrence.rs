@@ -1,11 +1,13 @@
 //! Teaching a recurrence the trajectories of a teacher: first one step at a time, then a few in a row.
 
 use super::fit::{Fitted, Plan, Schedule, Select, fit};
-use super::{Callback, Clock, StageReport};
+use super::progress::TimeBudget;
+use super::report::StageReport;
 use crate::codec::Device;
 use crate::codec::flow::network::{Network, Source, host, matrix};
 use crate::codec::flow::recurrence::{Recurrence, Scales, Step};
 use crate::error::Result;
+use crate::progress::Callback;
 use apcm_format::RecurrenceConfig;
 use burn::tensor::{Device as BurnDevice, Tensor};
 use rand::SeedableRng;
@@ -25,7 +27,7 @@ const AVERAGE: f32 = 0.998;
 /// One sequence in so many is for validation, one at least.
 const VALIDATION: usize = 10;
 
-/// What a teacher did, of sequences of one length `T`.
+/// The teacher's states, for sequences of one length `T`.
 pub(crate) struct Trajectories {
     /// Length of a memory, and of an input.
     pub(crate) memory: usize,
@@ -109,8 +111,8 @@ pub(crate) struct Lessons<'a> {
     pub(crate) progress: Option<Callback<'a>>,
 }
 
-/// Teaches, of at least two sequences; what decides is how far off it ends up when it is left alone from the beginning, on sequences set aside, as a
-/// share of the square of the teacher's memory.
+/// Teaches, of at least two sequences; what decides is how far off it ends up when it is left alone from the
+/// beginning, on sequences set aside, as a share of the square of the teacher's memory.
 pub(crate) fn teach(
     taught: &Trajectories,
     mut lessons: Lessons<'_>,
@@ -182,7 +184,7 @@ pub(crate) fn teach(
     };
 
     let mut rng = ChaCha8Rng::seed_from_u64(lessons.seed);
-    let clock = Clock { began: Instant::now(), time_max: lessons.time_max };
+    let clock = TimeBudget { began: Instant::now(), time_max: lessons.time_max };
     let mut source = Source::Random { rng: &mut rng, zero_last: true };
     let mut network = Network::build(&[], sizes, &mut source, &device)?;
     let mut reports = Vec::new();

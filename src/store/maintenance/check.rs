@@ -2,14 +2,13 @@
 
 use crate::codec::{self, Codec, Device};
 use crate::error::{Error, Result};
+use crate::progress::Reporter;
 use crate::sequence::SweeperTree;
-use crate::store::file::{read_codec, read_image};
-use crate::store::guard::{callers, guarded, storage};
-use crate::store::tables::{
-    CODEC, COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, STREAMS, SWEEPER_TREE, USES,
-    counter_place, meta_place, metadata_place, optional, residual_place, slot_place, stream_place, use_place,
+use crate::store::file::{
+    CODEC, COUNTERS, KEYS, META, METADATA, POSITION_PREFIX, RESIDUALS, SLOTS, SOURCE_PREFIX, STATE, STREAMS,
+    SWEEPER_TREE, USES, callers, counter_place, guarded, meta_place, metadata_place, optional, read_codec,
+    read_image, residual_place, slot_place, storage, stream_place, use_place,
 };
-use crate::store::transaction::{POSITION_PREFIX, SOURCE_PREFIX};
 use apcm_format::{
     CodecImage, CounterChunk, IngestPosition, IngestSource, ResidualRecord, SlotKind, SlotMetadata,
     SlotRecord, StoreHeader, StoreState, StreamHead, StreamPart, UseChunk, frame, limits,
@@ -17,14 +16,13 @@ use apcm_format::{
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::ControlFlow;
 
 /// Codes whose search vectors are derived at a time.
 const BATCH: usize = 1_024;
 
 /// What would make a finding go away.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Mend {
+pub(crate) enum Mend {
     /// Forget the memory: nothing of it can be read.
     Free(u32),
     /// Keep the memory without its key and values.
@@ -55,25 +53,25 @@ pub(super) enum Mend {
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Finding {
-    pub(super) slot: Option<u32>,
-    pub(super) what: String,
-    pub(super) cause: String,
-    pub(super) mend: Mend,
+pub(crate) struct Defect {
+    pub(crate) slot: Option<u32>,
+    pub(crate) what: String,
+    pub(crate) cause: String,
+    pub(crate) mend: Mend,
 }
 
 /// How much was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Checked {
-    pub(super) slots: u64,
-    pub(super) metadata: u64,
-    pub(super) residuals: u64,
-    pub(super) keys: u64,
-    pub(super) counter_chunks: u64,
-    pub(super) use_chunks: u64,
-    pub(super) streams: u64,
-    pub(super) codec_chunks: u64,
-    pub(super) names: u64,
+pub(crate) struct Checked {
+    pub(crate) slots: u64,
+    pub(crate) metadata: u64,
+    pub(crate) residuals: u64,
+    pub(crate) keys: u64,
+    pub(crate) counter_chunks: u64,
+    pub(crate) use_chunks: u64,
+    pub(crate) streams: u64,
+    pub(crate) codec_chunks: u64,
+    pub(crate) names: u64,
 }
 
 /// What is known of an intact slot record.
@@ -82,10 +80,8 @@ struct Slot {
     residual: bool,
 }
 
-type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
-
 /// One pass over all tables of a snapshot.
-pub(super) struct Check<'a> {
+pub(crate) struct Check<'a> {
     transaction: &'a ReadTransaction,
     header: &'a StoreHeader,
     slots: HashMap<u32, Slot>,
@@ -95,12 +91,12 @@ pub(super) struct Check<'a> {
     named: HashMap<u32, Vec<u8>>,
     /// Parts of streams: slot, records, values of the state.
     parts: Vec<(u32, u64, usize)>,
-    pub(super) findings: Vec<Finding>,
-    pub(super) checked: Checked,
+    pub(crate) findings: Vec<Defect>,
+    pub(crate) checked: Checked,
 }
 
 impl<'a> Check<'a> {
-    pub(super) fn new(transaction: &'a ReadTransaction, header: &'a StoreHeader) -> Self {
+    pub(crate) fn new(transaction: &'a ReadTransaction, header: &'a StoreHeader) -> Self {
         Self {
             transaction,
             header,
@@ -115,7 +111,7 @@ impl<'a> Check<'a> {
 
     /// # Errors
     /// [`Cancelled`](Error::Cancelled); what is wrong with the store is a finding.
-    pub(super) fn run(&mut self, progress: Progress<'_>) -> Result<()> {
+    pub(crate) fn run(&mut self, progress: &mut Reporter<'_>) -> Result<()> {
         let codec = self.codec();
         self.table("slots", |check| check.slots(codec.as_deref(), progress))?;
         self.table("metadata", Self::metadata)?;
@@ -128,10 +124,10 @@ impl<'a> Check<'a> {
     }
 
     fn find(&mut self, slot: Option<u32>, what: String, cause: impl std::fmt::Display, mend: Mend) {
-        self.findings.push(Finding { slot, what, cause: cause.to_string(), mend });
+        self.findings.push(Defect { slot, what, cause: cause.to_string(), mend });
     }
 
-    /// Looks at one table; what the database says of it, or its panic, is a finding like any other.
+    /// Checks one table; an error or panic of the database is a finding too.
     fn table(&mut self, name: &str, look: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         match guarded("read a table", || look(self)) {
             Err(Error::Cancelled) => Err(Error::Cancelled),
@@ -161,7 +157,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn slots(&mut self, codec: Option<&dyn Codec>, progress: Progress<'_>) -> Result<()> {
+    fn slots(&mut self, codec: Option<&dyn Codec>, progress: &mut Reporter<'_>) -> Result<()> {
         let uuid = self.header.uuid;
         let table = self.transaction.open_table(SLOTS).map_err(storage("open a table"))?;
         let total = table.len().map_err(storage("count the slots"))?;
@@ -195,7 +191,7 @@ impl<'a> Check<'a> {
             if codes.len() == BATCH {
                 self.codes(codec, std::mem::take(&mut codes));
             }
-            if callers(|| progress(self.checked.slots, total)).is_break() {
+            if callers(|| progress.report(self.checked.slots, total)).is_break() {
                 return Err(Error::Cancelled);
             }
         }

@@ -1,9 +1,8 @@
 //! Giving back what a file no longer needs.
 
 use crate::error::{Error, Result};
-use crate::store::file::{Handle, open_writable};
-use crate::store::guard::{guarded, storage};
-use crate::store::medium::Medium;
+use crate::store::file::{Backing, Handle, guarded, open_writable, storage};
+use crate::store::store::Store;
 use redb::Database;
 use std::path::Path;
 
@@ -20,20 +19,33 @@ pub struct CompactReport {
     pub bytes_after: u64,
 }
 
+impl Store {
+    /// Makes a file as small as its contents allow. No process may have it open.
+    ///
+    /// Cost: moves every page that lies behind a free one; durable at each step, so a crash leaves the store
+    /// whole.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn compact(path: impl AsRef<Path>) -> Result<CompactReport> {
+        compact(path.as_ref())
+    }
+}
+
 pub(crate) fn compact(path: &Path) -> Result<CompactReport> {
-    let medium = Medium::File(path.to_owned());
-    let bytes_before = medium.len()?;
-    let (mut handle, _) = open_writable(&medium)?;
+    let backing = Backing::File(path.to_owned());
+    let bytes_before = backing.len()?;
+    let (mut handle, _) = open_writable(&backing)?;
     guarded("compact the file", || {
         let Handle::Writable(database) = &mut handle else { return Err(Error::ReadOnly) };
         shrink(database)
     })?;
     drop(handle);
-    Ok(CompactReport { bytes_before, bytes_after: medium.len()? })
+    Ok(CompactReport { bytes_before, bytes_after: backing.len()? })
 }
 
 /// Moves pages to the front until no more can be moved.
-pub(super) fn shrink(database: &mut Database) -> Result<()> {
+pub(crate) fn shrink(database: &mut Database) -> Result<()> {
     for _ in 0..PASSES_MAX {
         if !database.compact().map_err(storage("compact the file"))? {
             break;

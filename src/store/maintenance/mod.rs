@@ -9,8 +9,6 @@ mod verify;
 
 pub use backup::{Backup, BackupReport};
 pub use compact::CompactReport;
-pub(super) use compact::compact;
-pub use repair::{RepairPlan, RepairStep};
-pub use salvage::SalvageReport;
-pub(super) use salvage::salvage;
-pub use verify::{Damage, Verify, VerifyReport};
+pub use repair::{Repair, RepairPlan, RepairStep};
+pub use salvage::{Salvage, SalvageReport};
+pub use verify::{Finding, Verify, VerifyReport};

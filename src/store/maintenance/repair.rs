@@ -1,27 +1,26 @@
 //! Mending a damaged file in place, in two steps: say what would be done, then do it.
 
-use super::check::{Check, Finding, Mend};
-use super::verify::{Damage, examine};
+use super::check::{Check, Defect, Mend};
+use super::verify::{Finding, examine};
 use crate::error::{Error, Result};
-use crate::store::commit::durable;
-use crate::store::file::{Handle, open_writable};
-use crate::store::guard::{guarded, storage};
-use crate::store::medium::Medium;
-use crate::store::tables::{
-    COUNTERS, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, STREAMS, USES, counter_place, meta_place,
-    metadata_place, slot_place,
+use crate::progress::{Progress, Reporter};
+use crate::store::file::{
+    Backing, COUNTERS, Handle, KEYS, META, METADATA, RESIDUALS, SLOTS, STATE, STREAMS, USES, counter_place,
+    guarded, meta_place, metadata_place, open_writable, slot_place, storage,
 };
+use crate::store::store::Store;
+use crate::store::write::durable;
 use apcm_format::{CounterChunk, SlotMetadata, SlotRecord, StoreHeader, StoreState, frame, limits};
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// What a repair would do to a file; [`apply`](Self::apply) does it.
+/// The plan of a repair; [`apply`](Self::apply) carries it out.
 #[must_use = "nothing is mended until the plan is applied"]
 pub struct RepairPlan {
     path: PathBuf,
-    findings: Vec<Finding>,
+    findings: Vec<Defect>,
     needs_recovery: bool,
 }
 
@@ -30,7 +29,7 @@ pub struct RepairPlan {
 #[non_exhaustive]
 pub struct RepairStep {
     /// What is damaged.
-    pub damage: Damage,
+    pub finding: Finding,
     /// What is done about it.
     pub action: String,
     /// Whether a memory is lost by it.
@@ -43,17 +42,49 @@ impl fmt::Debug for RepairPlan {
     }
 }
 
-impl RepairPlan {
-    /// Looks at a file as [`Store::verify`](crate::Store::verify) does; nothing is written.
-    pub(crate) fn of(path: &Path, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<Self> {
-        let examined = examine(path, progress)?;
-        Ok(Self {
-            path: path.to_owned(),
+/// A repair; [`plan`](Self::plan) looks at the file and says what to do.
+#[must_use = "nothing is looked at until it is planned"]
+pub struct Repair<'a> {
+    path: PathBuf,
+    progress: Reporter<'a>,
+}
+
+impl fmt::Debug for Repair<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repair").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Starts the repair of a file that no process has open: see [`Repair`].
+    pub fn repair<'a>(path: impl AsRef<Path>) -> Repair<'a> {
+        Repair { path: path.as_ref().to_owned(), progress: Reporter::new("repair") }
+    }
+}
+
+impl<'a> Repair<'a> {
+    /// Called after each slot with how many were looked at and how many there are; may stop it.
+    pub fn progress(mut self, callback: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
+        self.progress.set(callback);
+        self
+    }
+
+    /// Looks at the file as [`Store::verify`] does, and plans; nothing is written until [`RepairPlan::apply`].
+    ///
+    /// # Errors
+    /// As [`Verify::run`](crate::Verify::run).
+    pub fn plan(mut self) -> Result<RepairPlan> {
+        self.progress.begin();
+        let examined = examine(&self.path, &mut self.progress)?;
+        Ok(RepairPlan {
+            path: self.path,
             findings: examined.findings,
             needs_recovery: examined.needs_recovery,
         })
     }
+}
 
+impl RepairPlan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.findings.is_empty()
@@ -72,26 +103,27 @@ impl RepairPlan {
 
     /// What would be done, in order.
     pub fn steps(&self) -> Vec<RepairStep> {
-        let step = |finding: &Finding| RepairStep {
-            damage: Damage::from(finding),
+        let step = |finding: &Defect| RepairStep {
+            finding: Finding::from(finding),
             action: action(&finding.mend),
             loses_a_memory: matches!(finding.mend, Mend::Free(_)),
         };
         self.findings.iter().map(step).collect()
     }
 
-    /// Mends the file, each pass in one durable transaction, until nothing is found any more. What is mended is looked at
-    /// again under the lock and within that transaction, so a slot that got another memory since is not freed.
+    /// Mends the file, each pass in one durable transaction, until nothing is found any more. What is mended is
+    /// looked at again under the lock and within that transaction, so a slot that got another memory since is
+    /// not freed.
     ///
     /// # Errors
-    /// [`Argument`](Error::Argument) where it cannot be mended in place, and when the file changed since the plan was
-    /// made; as [`Store::open`](crate::Store::open). Nothing was written then.
+    /// [`Argument`](Error::Argument) where it cannot be mended in place, and when the file changed since the
+    /// plan was made; as [`Store::open`](crate::Store::open). Nothing was written then.
     pub fn apply(self) -> Result<()> {
         if !self.in_place() {
             let found = "damage that `salvage` alone can get around";
             return Err(Error::argument("a file to mend in place", "one whose pages can be read", found));
         }
-        let (handle, header) = open_writable(&Medium::File(self.path.clone()))?;
+        let (handle, header) = open_writable(&Backing::File(self.path.clone()))?;
         let Handle::Writable(database) = &handle else { return Err(Error::ReadOnly) };
         let mut before = None;
         loop {
@@ -118,7 +150,8 @@ impl RepairPlan {
                 }
                 Ok(findings)
             })?;
-            // What was freed leaves metadata, residuals and counts behind that no slot has: they go in a second pass.
+            // What was freed leaves metadata, residuals and counts behind that no slot has: they go in a second
+            // pass.
             if left.is_empty() {
                 return Ok(());
             }
@@ -128,10 +161,10 @@ impl RepairPlan {
 }
 
 /// What is to be mended, as far as rows tell.
-fn findings(database: &Database, header: &StoreHeader) -> Result<Vec<Finding>> {
+fn findings(database: &Database, header: &StoreHeader) -> Result<Vec<Defect>> {
     let transaction = database.begin_read().map_err(storage("begin a read"))?;
     let mut check = Check::new(&transaction, header);
-    check.run(&mut |_, _| ControlFlow::Continue(()))?;
+    check.run(&mut Reporter::new("repair"))?;
     Ok(check.findings)
 }
 
@@ -247,7 +280,8 @@ fn drop_residual(transaction: &WriteTransaction, header: &StoreHeader, slot: u32
 }
 
 fn reset_state(transaction: &WriteTransaction, header: &StoreHeader) -> Result<()> {
-    // Words of the policy are times of a clock that counts reads and writes: the clock begins again, and they with it.
+    // Words of the policy are times of a clock that counts reads and writes: the clock begins again, and they
+    // with it.
     transaction.delete_table(USES).map_err(storage("clear the uses"))?;
     let slots = transaction.open_table(SLOTS).map_err(storage("open a table"))?;
     let mut highest = 0;

@@ -2,15 +2,14 @@
 
 use super::compact::shrink;
 use crate::error::{Error, Result};
+use crate::progress::{Progress, Reporter};
 use crate::store::file::{
-    Look, build, look, look_recovering, permissions_of, read_codec, read_image, write_codec,
+    COUNTERS, HEADER, KEYS, Look, META, METADATA, OWN_CODEC, POSITION_PREFIX, RESIDUALS, SLOTS,
+    SOURCE_PREFIX, STATE, STREAMS, SWEEPER_TREE, build, callers, counter_place, guarded, look,
+    look_recovering, meta_place, metadata_place, optional, permissions_of, read_codec, read_image,
+    residual_place, slot_place, storage, stream_place, write_codec,
 };
-use crate::store::guard::{callers, guarded, storage};
-use crate::store::tables::{
-    COUNTERS, HEADER, KEYS, META, METADATA, OWN_CODEC, RESIDUALS, SLOTS, STATE, STREAMS, SWEEPER_TREE,
-    counter_place, meta_place, metadata_place, optional, residual_place, slot_place, stream_place,
-};
-use crate::store::transaction::{POSITION_PREFIX, SOURCE_PREFIX};
+use crate::store::store::Store;
 use apcm_format::{
     CounterChunk, IngestPosition, IngestSource, ResidualRecord, SlotKind, SlotMetadata, SlotRecord,
     StoreHeader, StoreState, StreamHead, StreamPart, frame, limits, stream::part_of_key,
@@ -19,10 +18,11 @@ use redb::{
     Key, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
 };
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// What was saved, and what was not.
+/// Memories and rows that were saved and lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SalvageReport {
@@ -38,28 +38,58 @@ pub struct SalvageReport {
     pub counter_chunks_lost: u64,
 }
 
-/// Copies what can be read of a file into a new one. The damaged file is only read.
-///
-/// Rows are asked for one by one, so that a page that cannot be read takes no other with it; keys are written again from
-/// what the slots say of themselves.
-///
-/// # Errors
-/// [`Exists`](Error::Exists), [`Locked`](Error::Locked), [`NotAStore`](Error::NotAStore); [`Corrupt`](Error::Corrupt) when
-/// the header or the codec cannot be read, without which no code means anything.
-pub(crate) fn salvage(
-    from: &Path,
-    to: &Path,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-) -> Result<SalvageReport> {
-    if to.exists() {
-        return Err(Error::Exists { path: to.to_owned() });
+/// A salvage of a damaged file; [`run`](Self::run) makes it.
+#[must_use = "nothing is copied until it is run"]
+pub struct Salvage<'a> {
+    from: PathBuf,
+    to: PathBuf,
+    progress: Reporter<'a>,
+}
+
+impl fmt::Debug for Salvage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Salvage").field("from", &self.from).field("to", &self.to).finish_non_exhaustive()
     }
-    match look(from).and_then(|look| copy(&look, from, to, progress)) {
-        // Pages that nobody could make sense of: once more, with their account made again.
-        Err(first @ (Error::Storage { .. } | Error::Corrupt { .. })) => {
-            look_recovering(from).and_then(|look| copy(&look, from, to, progress)).map_err(|_| first)
+}
+
+impl Store {
+    /// Starts to copy what can be read of a damaged file into a new one: see [`Salvage`].
+    pub fn salvage<'a>(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Salvage<'a> {
+        let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+        Salvage { from, to, progress: Reporter::new("salvage") }
+    }
+}
+
+impl<'a> Salvage<'a> {
+    /// Called now and then with slots done and to do; may stop it.
+    pub fn progress(mut self, callback: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
+        self.progress.set(callback);
+        self
+    }
+
+    /// Copies what can be read. The damaged file is only read.
+    ///
+    /// Rows are read one by one, so that an unreadable page loses only its own rows. Keys are written again
+    /// from the metadata of the slots. What [`Policy`](crate::Policy) keeps of uses is estimated from counts
+    /// and ages.
+    ///
+    /// # Errors
+    /// [`Exists`](Error::Exists), [`Locked`](Error::Locked), [`NotAStore`](Error::NotAStore),
+    /// [`Cancelled`](Error::Cancelled); [`Corrupt`](Error::Corrupt) or [`Storage`](Error::Storage) when the
+    /// header or the codec cannot be read: codes cannot be decoded without them.
+    pub fn run(mut self) -> Result<SalvageReport> {
+        self.progress.begin();
+        let (from, to, progress) = (&self.from, &self.to, &mut self.progress);
+        if to.exists() {
+            return Err(Error::Exists { path: to.clone() });
         }
-        other => other,
+        match look(from).and_then(|look| copy(&look, from, to, progress)) {
+            // The database's account of its pages is unreadable: once more, with the account made again.
+            Err(first @ (Error::Storage { .. } | Error::Corrupt { .. })) => {
+                look_recovering(from).and_then(|look| copy(&look, from, to, progress)).map_err(|_| first)
+            }
+            other => other,
+        }
     }
 }
 
@@ -67,7 +97,7 @@ fn copy(
     Look { database, header, .. }: &Look,
     from: &Path,
     to: &Path,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    progress: &mut Reporter<'_>,
 ) -> Result<SalvageReport> {
     let transaction = guarded("read the file", || database.begin_read().map_err(storage("begin a read")))?;
     let image = guarded("read the codec", || read_codec(&transaction, header, u64::MAX))?;
@@ -75,15 +105,15 @@ fn copy(
     build(to, "write the new file", permissions_of(from), |database| {
         let target = database.begin_write().map_err(storage("begin a write"))?;
         let streams = HashSet::new();
-        Salvage { from: &transaction, header, report: &mut report, streams }
-            .copy(&target, &image, progress)?;
+        Copy { from: &transaction, header, report: &mut report, streams }.copy(&target, &image, progress)?;
         target.commit().map_err(storage("commit the new file"))?;
         shrink(database)
     })?;
     Ok(report)
 }
 
-struct Salvage<'a> {
+/// A copy under way.
+struct Copy<'a> {
     from: &'a ReadTransaction,
     header: &'a StoreHeader,
     report: &'a mut SalvageReport,
@@ -112,13 +142,8 @@ fn value(
     })
 }
 
-impl Salvage<'_> {
-    fn copy(
-        &mut self,
-        target: &WriteTransaction,
-        image: &[u8],
-        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<()> {
+impl Copy<'_> {
+    fn copy(&mut self, target: &WriteTransaction, image: &[u8], progress: &mut Reporter<'_>) -> Result<()> {
         let mut slots = target.open_table(SLOTS).map_err(storage("create a table"))?;
         let mut metadata = target.open_table(METADATA).map_err(storage("create a table"))?;
         let mut keys = target.open_table(KEYS).map_err(storage("create a table"))?;
@@ -131,7 +156,7 @@ impl Salvage<'_> {
             next = slot + 1;
             if slot >= told {
                 told = slot.saturating_add(256);
-                if callers(|| progress(slot.into(), self.header.capacity.into())).is_break() {
+                if callers(|| progress.report(slot.into(), self.header.capacity.into())).is_break() {
                     return Err(Error::Cancelled);
                 }
             }
@@ -141,13 +166,13 @@ impl Salvage<'_> {
             if let Some(key) = said.as_ref().and_then(|(said, _)| said.key.as_ref())
                 && keys.get(key.as_slice()).map_err(storage("look up a key"))?.is_some()
             {
-                // The same key twice: this memory stays without what was said of it.
+                // The same key twice: this memory is kept without its metadata.
                 (said, lost) = (None, true);
             }
             if row.kind == SlotKind::StreamRoot {
                 let key = said.as_ref().and_then(|(said, _)| said.key.as_deref());
                 let Some((stream, _)) = key.and_then(part_of_key) else {
-                    // Nobody could ever ask for it.
+                    // It could never be found.
                     self.report.slots_lost += 1;
                     continue;
                 };
@@ -172,7 +197,8 @@ impl Salvage<'_> {
         write_codec(target, self.header.uuid, OWN_CODEC, image)
     }
 
-    /// The next slot that has a row, or may have one: where a page cannot be read every number is asked for by itself.
+    /// The next slot that has a row, or may have one: where a page cannot be read every number is asked for by
+    /// itself.
     fn next_slot(&self, from: u32) -> Option<u32> {
         if from >= self.header.capacity {
             return None;
@@ -225,7 +251,7 @@ impl Salvage<'_> {
         Some(Row { seq, kind, record: changed, residual: None })
     }
 
-    /// What was said of a memory and its row, and whether that is lost.
+    /// A memory's metadata with its row, and whether they are lost.
     fn metadata(&self, slot: u32) -> (Option<(SlotMetadata, Vec<u8>)>, bool) {
         let bytes = match value(self.from, METADATA, slot) {
             Ok(Some(bytes)) => bytes,
@@ -263,8 +289,8 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// The sweeper tree and the heads of streams of which something is left, as far as they can be read. A head that is lost
-    /// costs a part.
+    /// The sweeper tree and the heads of streams of which something is left, as far as they can be read. A head
+    /// that is lost costs a part.
     fn streams(&mut self, target: &WriteTransaction) -> Result<()> {
         let uuid = self.header.uuid;
         let read = guarded("read the sweeper tree", || read_image(self.from, uuid, SWEEPER_TREE, u64::MAX));

@@ -1,10 +1,10 @@
 //! Is everything in this file as it must be? Nothing is written.
 
-use super::check::{Check, Checked, Finding, Mend};
+use super::check::{Check, Checked, Defect, Mend};
 use crate::error::{Error, Result};
-use crate::store::Callback;
-use crate::store::file::{Look, look, look_recovering};
-use crate::store::guard::{guarded, storage};
+use crate::progress::{Progress, Reporter};
+use crate::store::file::{Look, guarded, look, look_recovering, storage};
+use crate::store::store::Store;
 use redb::ReadableDatabase;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Something in a store that is not as it must be.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[non_exhaustive]
-pub struct Damage {
+pub struct Finding {
     /// The slot it concerns.
     pub slot: Option<u32>,
     /// What is damaged.
@@ -22,20 +22,21 @@ pub struct Damage {
     pub cause: String,
 }
 
-impl From<&Finding> for Damage {
-    fn from(finding: &Finding) -> Self {
-        let Finding { slot, what, cause, .. } = finding.clone();
+impl From<&Defect> for Finding {
+    fn from(finding: &Defect) -> Self {
+        let Defect { slot, what, cause, .. } = finding.clone();
         Self { slot, what, cause }
     }
 }
 
-/// What a verification found, and how much it looked at.
+/// Findings of a verification, and how much it checked.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
     /// Whether nothing is damaged. A file that only needs recovery after a crash is not damaged.
     pub ok: bool,
-    /// Whether it was not closed cleanly. Opening it for writing recovers it; this report is of what it will be then.
+    /// Whether it was not closed cleanly. Opening it for writing recovers it; this report is of what it will be
+    /// then.
     pub needs_recovery: bool,
     /// Whether the database's own checksums hold, of every page that is in use.
     pub pages_ok: bool,
@@ -56,14 +57,14 @@ pub struct VerifyReport {
     /// Chunks of the codec, and of the sweeper tree, looked at.
     pub codec_chunks_checked: u64,
     /// Everything that is damaged, in the order in which it was found.
-    pub damages: Vec<Damage>,
+    pub findings: Vec<Finding>,
 }
 
 /// A verification; [`run`](Self::run) makes it.
 #[must_use = "nothing is verified until it is run"]
 pub struct Verify<'a> {
     path: PathBuf,
-    progress: Option<Callback<'a>>,
+    progress: Reporter<'a>,
 }
 
 impl fmt::Debug for Verify<'_> {
@@ -72,33 +73,37 @@ impl fmt::Debug for Verify<'_> {
     }
 }
 
+impl Store {
+    /// Starts a verification of a file that no process has open for writing: see [`Verify`].
+    pub fn verify<'a>(path: impl AsRef<Path>) -> Verify<'a> {
+        Verify::new(path.as_ref())
+    }
+}
+
 impl<'a> Verify<'a> {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), progress: None }
+        Self { path: path.to_owned(), progress: Reporter::new("verify") }
     }
 
     /// Called after each slot with how many were looked at and how many there are; may stop the verification.
-    pub fn progress(mut self, callback: impl FnMut(u64, u64) -> ControlFlow<()> + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
+    pub fn progress(mut self, callback: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
+        self.progress.set(callback);
         self
     }
 
-    /// Looks at everything: every checksum, every row against the rows that must agree with it, every code against the
-    /// codec, and the database's own checksums.
+    /// Looks at everything: every checksum, every row against the rows that must agree with it, every code
+    /// against the codec, and the database's own checksums.
     ///
-    /// Cost: reads the file twice. The file is opened for reading only and is left byte for byte as it was, a recovery
-    /// after a crash included, which happens in memory.
+    /// Cost: reads the file twice. The file is opened for reading only and is left byte for byte as it was, a
+    /// recovery after a crash included, which happens in memory.
     ///
     /// # Errors
-    /// [`NotAStore`](Error::NotAStore), [`TooNew`](Error::TooNew), [`Locked`](Error::Locked) while it is open for
-    /// writing, [`Io`](Error::Io), [`Cancelled`](Error::Cancelled). Damage is no error: it is in the report.
+    /// [`NotAStore`](Error::NotAStore), [`TooNew`](Error::TooNew), [`Locked`](Error::Locked) while it is open
+    /// for writing, [`Io`](Error::Io), [`Cancelled`](Error::Cancelled). Damage is no error: it is in the
+    /// report.
     pub fn run(mut self) -> Result<VerifyReport> {
-        let mut go_on = |_: u64, _: u64| ControlFlow::Continue(());
-        let progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()> = match &mut self.progress {
-            Some(callback) => callback,
-            None => &mut go_on,
-        };
-        let examined = examine(&self.path, progress)?;
+        self.progress.begin();
+        let examined = examine(&self.path, &mut self.progress)?;
         let Examined { findings, checked, needs_recovery, pages_ok } = examined;
         Ok(VerifyReport {
             ok: findings.is_empty(),
@@ -112,24 +117,21 @@ impl<'a> Verify<'a> {
             use_chunks_checked: checked.use_chunks,
             streams_checked: checked.streams,
             codec_chunks_checked: checked.codec_chunks,
-            damages: findings.iter().map(Damage::from).collect(),
+            findings: findings.iter().map(Finding::from).collect(),
         })
     }
 }
 
-/// What there is to say about a file.
-pub(super) struct Examined {
-    pub(super) findings: Vec<Finding>,
-    pub(super) checked: Checked,
-    pub(super) needs_recovery: bool,
-    pub(super) pages_ok: bool,
+/// Everything found about a file.
+pub(crate) struct Examined {
+    pub(crate) findings: Vec<Defect>,
+    pub(crate) checked: Checked,
+    pub(crate) needs_recovery: bool,
+    pub(crate) pages_ok: bool,
 }
 
-pub(super) fn examine(
-    path: &Path,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-) -> Result<Examined> {
-    let unreadable = |what: &str, error: &Error| Finding {
+pub(crate) fn examine(path: &Path, progress: &mut Reporter<'_>) -> Result<Examined> {
+    let unreadable = |what: &str, error: &Error| Defect {
         slot: None,
         what: what.to_owned(),
         cause: error.to_string(),
@@ -142,8 +144,8 @@ pub(super) fn examine(
         pages_ok: false,
     };
     let looked = match look(path) {
-        // What has the first bytes of a database and is none that can be read may have been a store. The database can
-        // make its account of the pages again, and then what is in them is looked at.
+        // A file that begins like a database and cannot be opened may have been a store. The database can
+        // rebuild its account of the pages; then their contents are checked.
         Err(error @ (Error::Corrupt { .. } | Error::Storage { .. })) => {
             examined.findings.push(unreadable("the file", &error));
             look_recovering(path).ok()
@@ -174,7 +176,7 @@ pub(super) fn examine(
     });
     match pages {
         Ok(true) => examined.pages_ok = true,
-        Ok(false) => examined.findings.push(Finding {
+        Ok(false) => examined.findings.push(Defect {
             slot: None,
             what: "the database's pages".to_owned(),
             cause: "their checksums do not hold".to_owned(),

@@ -1,19 +1,20 @@
 //! An append: the part under way with more records in it, or another one, in one transaction.
 
+use super::handle::Appended;
 use super::parts::{Part, Position};
-use super::{Appended, until_unchanged};
-use crate::codec::fidelity::nearly::{error_at_most, nearly};
+use super::retry::until_unchanged;
+use crate::codec::fidelity::f16_copy::{error_at_most, nearly};
 use crate::codec::{Encoded, error_and_norm};
 use crate::error::Result;
 use crate::record::{Record, Records, check_shape};
 use crate::sequence::{Frontier, SequenceState, SweeperTree};
-use crate::store::Inner;
-use crate::store::transaction::{Content, Expected, Op, ROUNDING_MARGIN};
+use crate::store::engine::Engine;
+use crate::store::staged::{Content, Expected, Op, ROUNDING_MARGIN, SearchVector};
 use apcm_format::stream::part_key;
 use apcm_format::{Metadata, Original, SlotKind, SlotMetadata, StoredReal, StreamHead, StreamPart, Value};
 
-impl Inner {
-    pub(super) fn append(&self, name: &str, records: &Records) -> Result<Vec<Appended>> {
+impl Engine {
+    pub(crate) fn append(&self, name: &str, records: &Records) -> Result<Vec<Appended>> {
         self.check_usable()?;
         self.handle.writable()?;
         check_shape(self.header.shape, records.shape())?;
@@ -21,20 +22,21 @@ impl Inner {
             return Ok(Vec::new());
         }
         let vectors = self.finite_vectors(records)?;
-        // States are computed without a lock. The commit checks that the stream is unchanged since it was read; if another
-        // thread was faster, this append starts over. Of several conflicting appends in one commit, one succeeds.
+        // States are computed without a lock. The commit checks that the stream is unchanged since it was read;
+        // if another thread was faster, this append starts over. Of several conflicting appends in one commit,
+        // one succeeds.
         until_unchanged(|| {
             let kept = self.tree_at_hand()?;
             let position = self.reading("look at a stream", || self.position(&*self.snapshot()?, name))?;
             let begins = position.len;
             let expected = Expected { name: name.to_owned(), last: position.last, tree: kept.generation };
-            let mut draft = Draft::of(&kept.tree, name, position)?;
-            draft.ops.insert(0, Op::Expect(expected));
+            let mut plan = AppendPlan::of(&kept.tree, name, position)?;
+            plan.ops.insert(0, Op::Expect(expected));
             for (record, vector) in records.rows().zip(vectors.chunks_exact(self.header.search_dims as usize))
             {
-                draft.append(record, vector)?;
+                plan.append(record, vector)?;
             }
-            let (ops, appended) = draft.finish()?;
+            let (ops, appended) = plan.finish()?;
             let done = self.commit(ops)?;
             let mut evicted = done.evicted;
             // The last part that was written holds the last record; those before it are full.
@@ -53,7 +55,7 @@ impl Inner {
 type InPart = (usize, f32);
 
 /// An append being put together: parts one after the other, the last of them under way.
-struct Draft<'a> {
+struct AppendPlan<'a> {
     tree: &'a SweeperTree,
     name: &'a str,
     frontier: Frontier,
@@ -61,11 +63,13 @@ struct Draft<'a> {
     state: SequenceState,
     first: u64,
     part: StreamPart,
-    /// Copies of the records of the part under way: what its errors are measured against each time that it changes.
+    /// Copies of the records of the part under way: what its errors are measured against each time that it
+    /// changes.
     originals: Vec<Original>,
     /// Records of the part under way that were there before.
     before: usize,
-    /// The greatest of its records' norms: their mean, put together of what is kept rounded up, would climb with every append.
+    /// The greatest of its records' norms: their mean, put together of what is kept rounded up, would climb
+    /// with every append.
     norm: f32,
     ops: Vec<Op>,
     /// Which part each record went to, of those written here, and its error.
@@ -73,9 +77,9 @@ struct Draft<'a> {
     written: usize,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> AppendPlan<'a> {
     fn of(tree: &'a SweeperTree, name: &'a str, position: Position) -> Result<Self> {
-        let mut draft = Self {
+        let mut plan = Self {
             tree,
             name,
             frontier: Frontier::new(),
@@ -95,10 +99,10 @@ impl<'a> Draft<'a> {
             && frontier.fits(tree)
             && let Some(originals) = originals(tree, &part, head.originals)?
         {
-            (draft.norm, draft.before, draft.originals) = (part.norm, originals.len(), originals);
-            (draft.frontier, draft.first, draft.part) = (frontier, part.first, part.content);
+            (plan.norm, plan.before, plan.originals) = (part.norm, originals.len(), originals);
+            (plan.frontier, plan.first, plan.part) = (frontier, part.first, part.content);
         }
-        Ok(draft)
+        Ok(plan)
     }
 
     fn append(&mut self, record: &[f32], vector: &[f32]) -> Result<()> {
@@ -123,7 +127,8 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Stages the part under way. Every record of it has another reconstruction than before, so all are measured again.
+    /// Stages the part under way. Every record of it has another reconstruction than before, so all are
+    /// measured again.
     fn write(&mut self) -> Result<()> {
         let decoded = self.tree.decode(&self.state)?;
         let errors = self.originals.iter().zip(decoded.rows());
@@ -136,8 +141,7 @@ impl<'a> Draft<'a> {
         let new = &self.part.errors[self.before.min(self.part.errors.len())..];
         self.appended.extend(new.iter().map(|error| (self.written, error.get())));
         let content = content(self.name, self.first, &self.part, self.norm)?;
-        let metadata_len = content.metadata_len();
-        self.ops.push(Op::Write { content, metadata_len, pinned: false, expiry: None });
+        self.ops.push(Op::Write { content, pinned: false, expiry: None });
         self.written += 1;
         Ok(())
     }
@@ -156,9 +160,9 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// What the errors of a part under way are measured against. A part that an older version began has no copies of its records:
-/// then it is what they are now, with the errors that were stated, to which roots of changes add. None for what is no such
-/// part's: it stays as it is, and another is begun.
+/// What the errors of a part under way are measured against. A part that an older version began has no copies
+/// of its records: then it is what they are now, with the errors that were stated, to which roots of changes
+/// add. None for what is no such part's: it stays as it is, and another is begun.
 fn originals(tree: &SweeperTree, part: &Part, kept: Vec<Original>) -> Result<Option<Vec<Original>>> {
     let fits = |original: &Original| original.values.len() == tree.shape().values();
     if !kept.is_empty() {
@@ -174,13 +178,8 @@ fn originals(tree: &SweeperTree, part: &Part, kept: Vec<Original>) -> Result<Opt
     Ok(Some(stated.collect()))
 }
 
-/// What a slot holds for a part.
-pub(in crate::store) fn content(
-    name: &str,
-    first: u64,
-    part: &StreamPart,
-    norm: f32,
-) -> Result<Box<Content>> {
+/// The contents of a slot for a part.
+pub(crate) fn content(name: &str, first: u64, part: &StreamPart, norm: f32) -> Result<Box<Content>> {
     let len = part.errors.len();
     let mean = part.errors.iter().map(|error| f64::from(error.get())).sum::<f64>() / len.max(1) as f64;
     let number = |value: u64| Value::Int(i64::try_from(value).unwrap_or(i64::MAX));
@@ -189,11 +188,13 @@ pub(in crate::store) fn content(
         ("first".to_owned(), number(first)),
         ("len".to_owned(), number(len as u64)),
     ]);
+    let metadata = SlotMetadata { key: Some(part_key(name, first)), values };
     Ok(Box::new(Content {
         encoded: Encoded { code: part.encode()?, error: mean as f32, norm, without_predictor: false },
         residual: None,
-        search: part.search.clone(),
-        metadata: SlotMetadata { key: Some(part_key(name, first)), values },
+        search: SearchVector::one(part.search.clone()),
+        metadata: Content::framed(&metadata)?,
+        key: metadata.key,
         kind: SlotKind::StreamRoot,
     }))
 }

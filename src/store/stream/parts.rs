@@ -1,10 +1,8 @@
 //! Where a stream is: its parts, found by their keys, and its head.
 
 use crate::error::{Error, Result};
-use crate::store::Inner;
-use crate::store::guard::storage;
-use crate::store::read::Snapshot;
-use crate::store::tables::{KEYS, STREAMS, optional, stream_place};
+use crate::store::engine::Engine;
+use crate::store::file::{KEYS, STREAMS, Snapshot, optional, storage, stream_place};
 use crate::stored::corrupt_part;
 use apcm_format::stream::{PART_KEY_PREFIX, part_key, part_keys, part_of_key};
 use apcm_format::{MemoryId, SlotKind, StreamHead, StreamPart};
@@ -12,36 +10,36 @@ use redb::ReadableTable;
 use std::ops::Range;
 
 /// A part of a stream.
-pub(super) struct Part {
-    pub(super) name: String,
-    pub(super) first: u64,
-    pub(super) id: MemoryId,
-    pub(super) norm: f32,
-    pub(super) content: StreamPart,
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) first: u64,
+    pub(crate) id: MemoryId,
+    pub(crate) norm: f32,
+    pub(crate) content: StreamPart,
 }
 
 impl Part {
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.content.errors.len() as u64
     }
 
-    pub(super) fn range(&self) -> Range<u64> {
+    pub(crate) fn range(&self) -> Range<u64> {
         self.first..self.first.saturating_add(self.len())
     }
 }
 
 /// Where a stream is.
-pub(super) struct Position {
-    pub(super) len: u64,
-    /// Where its last part begins, and the write that filled it, if it can be read.
-    pub(super) last: Option<(u64, Option<MemoryId>)>,
+pub(crate) struct Position {
+    pub(crate) len: u64,
+    /// The first record of its last part, and the write that filled it, if readable.
+    pub(crate) last: Option<(u64, Option<MemoryId>)>,
     /// The part under way, and what is needed to append to it.
-    pub(super) open: Option<(Part, StreamHead)>,
+    pub(crate) open: Option<(Part, StreamHead)>,
 }
 
-impl Inner {
+impl Engine {
     /// All heads that can be read.
-    pub(in crate::store) fn heads(&self) -> Result<Vec<(String, StreamHead)>> {
+    pub(crate) fn heads(&self) -> Result<Vec<(String, StreamHead)>> {
         let table =
             optional(self.handle.begin_read()?.open_table(STREAMS)).map_err(storage("open a table"))?;
         let Some(table) = table else { return Ok(Vec::new()) };
@@ -56,7 +54,7 @@ impl Inner {
     }
 
     /// Readable parts of all streams, in order.
-    pub(super) fn parts(&self, snapshot: &Snapshot) -> Result<Vec<Part>> {
+    pub(crate) fn parts(&self, snapshot: &Snapshot) -> Result<Vec<Part>> {
         let (from, to) = (part_keys(""), [PART_KEY_PREFIX, &[u8::MAX; 264]].concat());
         let keys = snapshot.transaction.open_table(KEYS).map_err(storage("open a table"))?;
         let mut parts = Vec::new();
@@ -73,7 +71,7 @@ impl Inner {
     }
 
     /// Where the parts of a stream begin, readable or not.
-    pub(super) fn first_records(&self, snapshot: &Snapshot, name: &str) -> Result<Vec<u64>> {
+    pub(crate) fn first_records(&self, snapshot: &Snapshot, name: &str) -> Result<Vec<u64>> {
         let keys = snapshot.transaction.open_table(KEYS).map_err(storage("open a table"))?;
         let (from, to) = (part_key(name, 0), part_key(name, u64::MAX));
         let rows = keys.range(from.as_slice()..=to.as_slice()).map_err(storage("read the keys"))?;
@@ -97,9 +95,9 @@ impl Inner {
         Ok(Some(Part { name: name.to_owned(), first, id: stored.id, norm: stored.norm, content }))
     }
 
-    /// The last part of a stream that begins at or before an index: where it begins, and the part or how it is damaged.
-    /// Rows of keys that lead astray, which nobody vouches for, are passed over.
-    pub(super) fn part_before(
+    /// The last part of a stream that begins at or before an index: where it begins, and the part or how it is
+    /// damaged. Rows of keys have no checksum; those that lead to another memory are skipped.
+    pub(crate) fn part_before(
         &self,
         snapshot: &Snapshot,
         name: &str,
@@ -123,7 +121,7 @@ impl Inner {
         Ok(None)
     }
 
-    pub(super) fn position(&self, snapshot: &Snapshot, name: &str) -> Result<Position> {
+    pub(crate) fn position(&self, snapshot: &Snapshot, name: &str) -> Result<Position> {
         let Some((first, last)) = self.part_before(snapshot, name, u64::MAX)? else {
             // Of a stream of which nothing is left nothing is known.
             return Ok(Position { len: 0, last: None, open: None });

@@ -1,18 +1,16 @@
 //! Records of streams, out of the states of their parts.
 
-use super::Recalled;
-use crate::codec::mean_record;
+use super::handle::Recalled;
 use crate::error::{Error, Result};
-use crate::record::Records;
 use crate::sequence::SequenceState;
-use crate::store::Inner;
-use crate::stored::{Stored, corrupt_part};
-use apcm_format::{DecodeError, StreamPart};
+use crate::store::engine::Engine;
+use crate::store::read::misfit;
+use apcm_format::StreamPart;
 use std::ops::Range;
 
-impl Inner {
+impl Engine {
     /// The records of a range that are there. A damaged part in it is an error, or passed over.
-    pub(super) fn recall(&self, name: &str, mut range: Range<u64>, lenient: bool) -> Result<Vec<Recalled>> {
+    pub(crate) fn recall(&self, name: &str, mut range: Range<u64>, lenient: bool) -> Result<Vec<Recalled>> {
         let parts = self.reading("recall", || {
             let snapshot = self.snapshot()?;
             let len = self.position(&snapshot, name)?.len;
@@ -61,22 +59,4 @@ impl Inner {
         }
         Ok(recalled)
     }
-
-    /// All records of a part.
-    pub(in crate::store) fn records_of_part(&self, stored: &Stored) -> Result<Records> {
-        let part = stored.part()?;
-        let state = SequenceState::new(part.errors.len() as u64, part.state);
-        self.tree_of(stored.id)?.decode(&state).map_err(|error| misfit(stored.id.slot, &error))
-    }
-
-    /// What a part is where it is read as one memory: the mean of its records, which is what its search vector means.
-    pub(in crate::store) fn mean_of_part(&self, stored: &Stored) -> Result<Vec<f32>> {
-        Ok(mean_record(&self.records_of_part(stored)?)?.values().to_vec())
-    }
-}
-
-/// A part that passed its checksum and that the tree cannot have made.
-fn misfit(slot: u32, error: &Error) -> Error {
-    let cause = DecodeError::Malformed { what: "a part of a stream", cause: error.to_string() };
-    corrupt_part(slot, cause)
 }

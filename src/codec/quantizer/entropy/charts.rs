@@ -17,7 +17,7 @@ pub(super) struct Chart {
     pub(super) mean: Vec<f32>,
     /// Orthonormal but for rounding to eight bits, `[axis, width]`, largest variance first.
     pub(super) axes: Vec<f32>,
-    /// What one of the 127 levels of each axis's components is worth; empty before [`stored`](Self::stored).
+    /// Step of each axis's components; empty before [`stored`](Self::stored).
     pub(super) scales: Vec<f32>,
     /// Bucket of each axis: the deviation along it over the quantizer's step.
     pub(super) buckets: Vec<u8>,
@@ -43,7 +43,7 @@ impl Chart {
     }
 }
 
-/// What one level of an axis is worth.
+/// Step of an axis.
 fn axis_scale(axis: &[f32]) -> f32 {
     let largest = axis.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     if largest > 0.0 { largest / AXIS_LEVELS } else { 1.0 }

@@ -1,7 +1,7 @@
 //! How loud a record has been so far, in integers.
 //!
-//! Records differ in contrast: where the coordinates read so far were larger than usual, the next ones will be too.
-//! The decoder knows those coordinates, so this costs no bits.
+//! Records differ in contrast: where the coordinates read so far were larger than usual, the next ones will be
+//! too. The decoder knows those coordinates, so this costs no bits.
 
 /// Classes of loudness.
 pub(super) const CLASSES: usize = 6;

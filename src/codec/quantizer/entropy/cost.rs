@@ -1,6 +1,7 @@
-//! What a record would cost in a chart, roughly: enough to choose one by.
+//! Approximate cost of a record in a chart, to choose one.
 //!
-//! A plain uniform quantizer of a Laplacian source stands in for the trellis: one look into a table a coordinate.
+//! A plain uniform quantizer of a Laplacian source stands in for the trellis: one look into a table a
+//! coordinate.
 
 use super::charts::View;
 use super::tables::{BUCKETS, ratio_of};
@@ -20,7 +21,7 @@ pub(super) struct CostTable {
     entries: Vec<(f32, f32)>,
 }
 
-/// What a record costs in a chart.
+/// Cost of a record in a chart.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Price {
     pub(super) bits: f32,
@@ -55,7 +56,7 @@ impl CostTable {
         Self { entries }
     }
 
-    /// What a view costs at a step of the stand-in, with the bits that name its chart.
+    /// Cost of a view at a step of the approximation, with the bits of its chart.
     pub(super) fn price(
         &self,
         view: &View<'_>,

@@ -1,11 +1,11 @@
-//! What was seen while encoding, and the tables made of it.
+//! Statistics of encoding, and the tables made from them.
 
-use super::Coded;
 use super::charts::Chart;
 use super::context::{CLASSES, Context, EXPECTED_MAX, UNIT};
+use super::quantizer::Coded;
+use super::states::{next_state, point, quantizer_of};
 use super::tables::{BUCKETS, Model, Tables, escape_order, half_of};
-use super::trellis::{next_state, point, quantizer_of};
-use crate::codec::quantizer::range::{PRECISION, frequencies};
+use crate::codec::quantizer::range_coder::{PRECISION, frequencies};
 
 /// Weight of the older table beside what was counted, and of the pooled classes beside a class of its own.
 const OLDER: f64 = 2.0;

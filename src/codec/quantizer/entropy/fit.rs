@@ -4,12 +4,12 @@ use super::charts::BLOCK;
 use super::cost::{COARSER, CostTable};
 use super::counts::Counts;
 use super::mixture::{Mixture, assign};
+use super::quantizer::{COARSEST, Entropy, FINEST, LEVEL_ZERO, LEVELS, Limit, Symbols, quarter_octaves};
 use super::tables::Tables;
 use super::trellis::Search;
 use super::water::{left, rate, water_level};
-use super::{COARSEST, Entropy, FINEST, LEVEL_ZERO, LEVELS, Limit, Symbols, quarter_octaves};
 use crate::codec::quantizer::k_means::cluster;
-use crate::codec::quantizer::range::frequencies;
+use crate::codec::quantizer::range_coder::frequencies;
 use crate::codec::quantizer::spec::{CODE_OVERHEAD_BITS, EntropySpec, Rate};
 use crate::error::{Error, Result};
 use apcm_format::limits;
@@ -27,8 +27,8 @@ const CHART_ROUNDS: usize = 4;
 const TABLE_PASSES: usize = 6;
 /// Records of all passes but the last two.
 const SAMPLE: usize = 8_000;
-/// Axes along which deviations are below this share of a step are left out: nothing there is worth a bit. Measured
-/// on images: 0.35 and 0.5 give the same error, and the latter half the axes.
+/// Axes along which deviations are below this share of a step are left out: nothing there is worth a bit.
+/// Measured on images: 0.35 and 0.5 give the same error, and the latter half the axes.
 const LEAST: f64 = 0.5;
 /// Parts of the rows that are surveyed side by side.
 const SURVEY_PARTS: usize = 16;
@@ -45,7 +45,7 @@ const AXES_BYTES_MAX: usize = 4_500_000;
 const SET_ASIDE: usize = 10;
 const SET_ASIDE_ROWS_MIN: usize = 1_000;
 
-/// What a quantizer is fitted to.
+/// The data a quantizer is fitted to.
 pub(crate) struct Data<'a> {
     /// `[row, width]`, kept coordinates.
     pub(crate) training: &'a [f32],
@@ -61,7 +61,7 @@ pub(crate) struct Data<'a> {
     pub(crate) watch: &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 }
 
-/// What the step is moved toward.
+/// The target of the step search.
 #[derive(Debug, Clone, Copy)]
 enum Aim {
     /// Mean bytes of a code.
@@ -84,7 +84,8 @@ impl Aim {
         }
     }
 
-    /// How the logarithm of what is aimed at moves with the logarithm of the step: a first guess, and its range.
+    /// How the logarithm of what is aimed at moves with the logarithm of the step: a first guess, and its
+    /// range.
     fn slope(self) -> (f64, std::ops::RangeInclusive<f64>) {
         match self {
             Self::Bytes(_) => (-0.8, -3.0..=-0.15),
@@ -107,7 +108,7 @@ impl Aim {
     }
 }
 
-/// What encoding some records came to, averaged.
+/// Averages over encoded records.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     bytes: f64,
@@ -176,7 +177,7 @@ impl Entropy {
 
         let mut step = (step / COARSER).max(least);
         let limit = Limit::AtMost(code_limit(spec));
-        let mut draft = Draft { mixture, tables: Tables::laplacian(), chart_counts, limit, cost };
+        let mut draft = Candidate { mixture, tables: Tables::laplacian(), chart_counts, limit, cost };
         for pass in 0..TABLE_PASSES {
             let entropy = draft.at(step)?;
             let all = pass + 2 >= TABLE_PASSES;
@@ -234,7 +235,7 @@ impl Entropy {
     }
 }
 
-/// What is aimed at, in units of the kept coordinates.
+/// The target, in units of the kept coordinates.
 fn aim(spec: EntropySpec, data: &Data<'_>) -> Result<Aim> {
     match spec.rate {
         Rate::Mean(bytes) => Ok(Aim::Bytes((bytes as f64 - f64::from(CODE_OVERHEAD_BITS) / 8.0).max(0.5))),
@@ -280,7 +281,7 @@ fn symbols(counts: &[f64], prior: f64) -> Result<Symbols> {
 }
 
 /// All but the step.
-struct Draft {
+struct Candidate {
     mixture: Mixture,
     tables: Tables,
     chart_counts: Vec<f64>,
@@ -288,7 +289,7 @@ struct Draft {
     cost: CostTable,
 }
 
-impl Draft {
+impl Candidate {
     fn at(&self, step: f64) -> Result<Entropy> {
         let mut levels = vec![0.0; LEVELS];
         levels[LEVEL_ZERO] = 1e5;
@@ -304,7 +305,7 @@ impl Draft {
     }
 }
 
-/// What encoding some records showed.
+/// Statistics of encoded records.
 struct Survey {
     counts: Counts,
     charts: Vec<f64>,

@@ -3,9 +3,9 @@
 use super::charts::{Chart, Charts};
 use super::context::{CLASSES, EXPECTED_MAX};
 use super::cost::CostTable;
+use super::quantizer::{Entropy, LEVELS, Limit, Symbols};
 use super::tables::{BUCKETS, Model, Tables, escape_order};
-use super::{Entropy, LEVELS, Limit, Symbols};
-use crate::codec::flow::weights::{floats, tensor};
+use crate::codec::weights::{floats, tensor};
 use crate::error::{Error, Result};
 use apcm_format::{CodecImage, DecodeError, ElementType, NamedTensor, WeightPrecision};
 

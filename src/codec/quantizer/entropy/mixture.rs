@@ -1,8 +1,8 @@
 //! Fitting charts: a mixture of principal component analyzers with hard assignments.
 //!
-//! Tipping and Bishop (1999) assign by likelihood. Here a record belongs to the chart that codes it cheapest at the
-//! working step, which is what the charts are for. Covariances of small charts are shrunk toward the one that all
-//! records have about their charts' means.
+//! Tipping and Bishop (1999) assign by likelihood. Here a record belongs to the chart that codes it cheapest at
+//! the working step, which is what the charts are for. Covariances of small charts are shrunk toward the one
+//! that all records have about their charts' means.
 
 use super::charts::{BLOCK, Chart, Charts};
 use super::cost::CostTable;

@@ -1,12 +1,13 @@
 //! Static integer frequency tables.
 //!
 //! A table belongs to a *bucket* (the ratio of a coordinate's deviation to the step, in quarter octaves), to a
-//! *class* of the [`Context`](super::context::Context) and to one of the two quantizers of the trellis. Everything
-//! that decides which table comes next is an integer kept in the codec, so a code decodes alike on every machine.
+//! *class* of the [`Context`](super::context::Context) and to one of the two quantizers of the trellis.
+//! Everything that decides which table comes next is an integer kept in the codec, so a code decodes alike on
+//! every machine.
 
 use super::context::{CLASSES, UNIT};
-use super::trellis::point;
-use crate::codec::quantizer::range::{Categorical, bits_of, categorical, frequencies};
+use super::states::point;
+use crate::codec::quantizer::range_coder::{Categorical, bits_of, categorical, frequencies};
 
 /// Buckets, a quarter octave each.
 pub(super) const BUCKETS: usize = 48;
@@ -26,8 +27,8 @@ pub(super) fn ratio_of(bucket: usize) -> f64 {
     ((bucket as f64 + 0.5) / 4.0 - f64::from(OCTAVES_BELOW)).exp2()
 }
 
-/// Symbols either side of zero, and bits of an escape that are written as they are. Stored with the codec's tables
-/// as their lengths, so rounding in [`ratio_of`] decides nothing at run time.
+/// Symbols either side of zero, and bits of an escape that are written as they are. Stored with the codec's
+/// tables as their lengths, so rounding in [`ratio_of`] decides nothing at run time.
 pub(super) fn half_of(bucket: usize) -> i32 {
     ((ratio_of(bucket) * 2.5).ceil() as i32 + 1).min(HALF_MAX)
 }
@@ -90,10 +91,10 @@ impl Model {
 pub(super) struct Tables {
     /// By bucket, class, quantizer.
     pub(super) models: Vec<Model>,
-    /// What a magnitude is expected to be, by bucket, in [`UNIT`]s.
+    /// Expected magnitude by bucket, in [`UNIT`]s.
     pub(super) expected: Vec<u32>,
-    /// How far the centroid of a cell lies outside its point, in steps; by bucket and quantizer, then magnitude of
-    /// the index.
+    /// How far the centroid of a cell lies outside its point, in steps; by bucket and quantizer, then magnitude
+    /// of the index.
     pub(super) centroids: Vec<Vec<f32>>,
 }
 
@@ -102,7 +103,7 @@ impl Tables {
         &self.models[(bucket * CLASSES + class) * 2 + quantizer]
     }
 
-    /// What an index stands for, in steps.
+    /// The value of an index, in steps.
     pub(super) fn reconstruct(&self, bucket: usize, quantizer: usize, index: i32) -> f32 {
         let offsets = &self.centroids[bucket * 2 + quantizer];
         let offset = offsets.get(index.unsigned_abs() as usize).copied().unwrap_or(0.0);

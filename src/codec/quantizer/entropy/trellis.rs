@@ -1,56 +1,16 @@
 //! Trellis-coded (dependent) quantization: two scalar quantizers, and a state that says which one is next.
 //!
-//! All indices of a record stand on one grid of `step`. Quantizer 0 has the even points `2k`, quantizer 1 the odd
-//! ones and zero, `2k - sgn k`. The parity of each index moves an eight-state machine, and the state names the
-//! quantizer of the next coordinate, so the union grid is as fine as `step` while each index costs what a grid
-//! of `2 step` costs. The encoder finds the cheapest path with the Viterbi algorithm, counting distortion and the
-//! very bits that the range coder will spend: rate-distortion optimized quantization comes with it for free.
-//! (Marcellin and Fischer 1990; entropy-coded: Joshi, Crump and Fischer 1995; zero in both quantizers: H.266.)
+//! All indices of a record stand on one grid of `step`. Quantizer 0 has the even points `2k`, quantizer 1 the
+//! odd ones and zero, `2k - sgn k`. The parity of each index moves an eight-state machine, and the state names
+//! the quantizer of the next coordinate, so the union grid is as fine as `step` while each index costs what a
+//! grid of `2 step` costs. The encoder finds the cheapest path with the Viterbi algorithm, counting distortion
+//! and the very bits that the range coder will spend: rate-distortion optimized quantization comes with it for
+//! free. (Marcellin and Fischer 1990; entropy-coded: Joshi, Crump and Fischer 1995; zero in both quantizers:
+//! H.266.)
 
 use super::context::Context;
+use super::states::{INDEX_MAX, STATES, next_state, point, quantizer_of};
 use super::tables::Tables;
-
-/// States of the machine.
-pub(super) const STATES: usize = 1 << MEMORY;
-const MEMORY: usize = 4;
-/// Parity-check polynomials of Ungerboeck's code for amplitude modulation, octal 23 and 04 (1982, table I).
-const PARITY_CHECKS: [usize; 2] = [0o23, 0o04];
-/// Next state by state and parity of the index.
-const NEXT: [[u8; 2]; STATES] = transitions();
-
-/// The systematic encoder with feedback, in observer form: the lowest register is the bit that names the quantizer.
-const fn transitions() -> [[u8; 2]; STATES] {
-    let mut next = [[0; 2]; STATES];
-    let mut state = 0;
-    while state < STATES {
-        let quantizer = state & 1;
-        let mut parity = 0;
-        while parity < 2 {
-            let feedback = (PARITY_CHECKS[0] * quantizer) ^ (PARITY_CHECKS[1] * parity);
-            next[state][parity] = ((state ^ feedback) >> 1) as u8;
-            parity += 1;
-        }
-        state += 1;
-    }
-    next
-}
-
-/// Largest index; what lies farther away is clipped and shows in the measured error.
-pub(super) const INDEX_MAX: i32 = 1 << 20;
-
-/// Which quantizer a state reads.
-pub(super) fn quantizer_of(state: usize) -> usize {
-    state & 1
-}
-
-pub(super) fn next_state(state: usize, index: i32) -> usize {
-    usize::from(NEXT[state][(index & 1) as usize])
-}
-
-/// Where an index stands on the grid of steps.
-pub(super) fn point(quantizer: usize, index: i32) -> i32 {
-    2 * index - if quantizer == 1 { index.signum() } else { 0 }
-}
 
 /// Indices of one record and what they cost.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ pub(crate) fn rate(variances: &[f64], level: f64) -> f64 {
     variances.iter().map(|&variance| 0.5 * (variance / level).log2().max(0.0)).sum()
 }
 
-/// What a Gaussian source loses at a water level.
+/// Distortion of a Gaussian source at a water level.
 pub(crate) fn left(variances: &[f64], level: f64) -> f64 {
     variances.iter().map(|&variance| variance.min(level)).sum()
 }

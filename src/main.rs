@@ -1,5 +1,0 @@
-//! The `apcm` program: see `apcm --help`.
-
-fn main() -> std::process::ExitCode {
-    apcm::cli::main()
-}
