@@ -127,12 +127,17 @@ fn headers() {
     let bytes = header.encode();
     assert!(header.features.writable());
     assert!(!Features { read_only_compatible: 4, ..Features::default() }.writable());
-    let cases: [(usize, &[u8], &str); 16] = [
+    let cases: [(usize, &[u8], &str); 17] = [
         (0, b"PK", "this is not an apcm store header: its first bytes are others"),
         (8, &[2], "an apcm store header was written by a newer version: found 0x2, known are up to 0x1"),
         (8, &[0], "the format's major version has the impossible value 0"),
         (12, &[64], "the header's length has the impossible value 64"),
-        (32, &[8], "a feature of this store was written by a newer version: found 0x8"),
+        (
+            32,
+            &[8],
+            "memories without a vector (a feature of format 1.1) was written by a newer version: found 0x8",
+        ),
+        (34, &[1], "a feature of this store was written by a newer version: found 0x10000"),
         (56, &[0], "the capacity is 0, at most 134217728 is allowed"),
         (59, &[0xff], "the capacity is"),
         (60, &[9], "the store's policy was written by a newer version"),

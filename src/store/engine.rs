@@ -41,6 +41,15 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // After a storage error nothing that the database has in memory may reach the file.
+        if self.poisoned.load(Ordering::Acquire) {
+            self.handle.abandon();
+        }
+    }
+}
+
 impl Engine {
     /// The time in seconds, as slots store it.
     pub(crate) fn now(&self) -> u32 {

@@ -70,13 +70,27 @@ pub(crate) fn guarded<T>(during: &'static str, run: impl FnOnce() -> Result<T>) 
 }
 
 /// A database whose closing cannot panic. redb writes when it is dropped, and on a damaged file it can panic
-/// there as well as anywhere.
+/// there as well as anywhere; in a build without redb's own assertions twice at once, which aborts the process.
 #[derive(Debug)]
-pub(crate) struct Closing<T>(Option<T>);
+pub(crate) struct Closing<T> {
+    database: Option<T>,
+    /// Whether closing may write.
+    writes: bool,
+}
 
 impl<T> Closing<T> {
     pub(crate) fn new(database: T) -> Self {
-        Self(Some(database))
+        Self { database: Some(database), writes: true }
+    }
+
+    /// A database that is only inspected.
+    pub(crate) fn inspected(database: T) -> Self {
+        Self { database: Some(database), writes: false }
+    }
+
+    /// Closing writes nothing from now on; the next open recovers the file.
+    pub(crate) fn abandon(&mut self) {
+        self.writes = false;
     }
 }
 
@@ -84,7 +98,7 @@ impl<T> Deref for Closing<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        match &self.0 {
+        match &self.database {
             Some(database) => database,
             None => unreachable!("it is taken by drop alone"),
         }
@@ -93,7 +107,7 @@ impl<T> Deref for Closing<T> {
 
 impl<T> DerefMut for Closing<T> {
     fn deref_mut(&mut self) -> &mut T {
-        match &mut self.0 {
+        match &mut self.database {
             Some(database) => database,
             None => unreachable!("it is taken by drop alone"),
         }
@@ -102,7 +116,16 @@ impl<T> DerefMut for Closing<T> {
 
 impl<T> Drop for Closing<T> {
     fn drop(&mut self) {
-        let database = self.0.take();
+        let database = self.database.take();
+        if !self.writes {
+            // redb writes nothing where it is dropped by a panic. This one prints nothing and ends here.
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                let _dropped_by_the_panic = database;
+                resume_unwind(Box::new(()))
+            }));
+            drop::<std::thread::Result<()>>(ended);
+            return;
+        }
         // A destructor cannot return the error; the next open finds that the file was not closed cleanly.
         let _ = guarded("close the file", || {
             drop(database);

@@ -21,6 +21,14 @@ impl Handle {
         .map_err(storage("begin a read"))
     }
 
+    /// Closing writes nothing from now on.
+    pub(crate) fn abandon(&mut self) {
+        match self {
+            Self::Writable(database) => database.abandon(),
+            Self::ReadOnly(database) => database.abandon(),
+        }
+    }
+
     pub(crate) fn writable(&self) -> Result<&Database> {
         match self {
             Self::Writable(database) => Ok(database),

@@ -54,8 +54,9 @@ pub(crate) fn open_writable(backing: &Backing) -> Result<(Handle, StoreHeader)> 
         let overlay = Overlay::before(locked.clone()).map_err(Error::io(name))?;
         let mut builder = database_options();
         builder.set_repair_callback(move |_| seen.store(true, Ordering::Relaxed));
-        let database =
-            Closing::new(builder.create_with_backend(overlay).map_err(|error| not_opened(name, error))?);
+        let database = Closing::inspected(
+            builder.create_with_backend(overlay).map_err(|error| not_opened(name, error))?,
+        );
         read_header(name, &database.begin_read().map_err(storage("begin a read"))?)
     };
     let header = foreign(name, guarded("look at the file", probe))?;
@@ -136,8 +137,9 @@ fn look_at(path: &Path, recovering: bool) -> Result<Look> {
         let seen = Arc::clone(&needs_recovery);
         let mut builder = database_options();
         builder.set_repair_callback(move |_| seen.store(true, Ordering::Relaxed));
-        let database =
-            Closing::new(builder.create_with_backend(overlay).map_err(|error| not_opened(path, error))?);
+        let database = Closing::inspected(
+            builder.create_with_backend(overlay).map_err(|error| not_opened(path, error))?,
+        );
         let header = read_header(path, &database.begin_read().map_err(storage("begin a read"))?)?;
         Ok(Look { database, header, needs_recovery: needs_recovery.load(Ordering::Relaxed) })
     })
