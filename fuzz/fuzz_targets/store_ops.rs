@@ -44,8 +44,8 @@ fn uncounted(memories: BTreeMap<u32, Memory>) -> BTreeMap<u32, Memory> {
     memories.into_iter().map(|(slot, memory)| (slot, Memory { count: 0, ..memory })).collect()
 }
 
-/// The input: where the power fails and what arrives, which also says the policy, then operations of two bytes
-/// each.
+// The input: where the power fails and what arrives, which also says the policy, then operations of two bytes
+// each.
 fuzz_target!(|data: &[u8]| {
     let [a, b, fate, rest @ ..] = data else { return };
     let disk = Disk::new();
